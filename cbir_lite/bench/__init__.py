@@ -1,0 +1,20 @@
+"""Specs to records: settings, runs, resumable grids, and the records themselves."""
+
+from cbir_lite.bench.grid import load_suite, run_grid, suite_names
+from cbir_lite.bench.records import COLUMNS, read_records, write_records
+from cbir_lite.bench.run import Spec, run
+from cbir_lite.bench.setting import SCALES, Setting, at_scale
+
+__all__ = [
+    "COLUMNS",
+    "SCALES",
+    "Setting",
+    "Spec",
+    "at_scale",
+    "load_suite",
+    "read_records",
+    "run",
+    "run_grid",
+    "suite_names",
+    "write_records",
+]

@@ -1,0 +1,165 @@
+"""Grids of runs: every core used, nothing lost, nothing repeated.
+
+Each worker process uses one thread, so the cores are filled without oversubscription. A finished
+run is in the records file before the next one of its worker starts; a killed grid, started again,
+does what is missing. Long runs continue from their checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from tqdm.auto import tqdm
+
+from cbir_lite._cache import atomic_write, cache_dir
+from cbir_lite.bench.records import IDENTITY, read_records, write_records
+from cbir_lite.bench.run import Spec, run
+from cbir_lite.bench.setting import Setting
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_SETTINGS: dict[str, Setting] = {}
+_GRID_KEYS = {"methods", "protocols", "backbone", "bits", "seeds", "params"}
+
+
+def suite_names() -> list[str]:
+    """Names of the suites that come with the package."""
+    folder = resources.files("cbir_lite.bench") / "suites"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_suite(name: str | Path) -> list[Spec]:
+    """The specs of a suite (a name, or a YAML file), in the order they are run.
+
+    A suite is a list of grids, each with ``methods``, ``protocols`` (the widest database first),
+    ``backbone``, ``bits``, ``seeds`` and optional ``params``. The first seed of every system comes
+    before the second, so an unfinished suite is already a table. Raises ``ValueError`` naming file
+    and key.
+    """
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        text = path.read_text()
+    elif str(name) in suite_names():
+        text = (resources.files("cbir_lite.bench") / "suites" / f"{name}.yaml").read_text()
+    else:
+        raise ValueError(f"no suite {str(name)!r}; there are {', '.join(suite_names())}")
+    grids = yaml.safe_load(text)["grids"]
+    specs: list[Spec] = []
+    for number, grid in enumerate(grids):
+        wrong = set(grid) ^ (_GRID_KEYS if "params" in grid else _GRID_KEYS - {"params"})
+        if wrong:
+            raise ValueError(f"suite {name}: grid {number}: missing or unknown {sorted(wrong)}")
+        for seed, bits, method in itertools.product(grid["seeds"], grid["bits"], grid["methods"]):
+            specs.append(
+                Spec(
+                    method, tuple(grid["protocols"]), grid["backbone"], bits, seed,
+                    grid.get("params", {}),
+                )
+            )
+    return sorted(specs, key=lambda s: s.seed)
+
+
+def _missing(specs: list[Spec], output: Path) -> list[Spec]:
+    records = read_records(output)
+    done = {tuple(map(str, row)) for row in records[list(IDENTITY)].itertuples(index=False)}
+    return [s for s in specs if not done.issuperset(s.identities())]
+
+
+def _start_worker() -> None:
+    # Ctrl-C is for the parent, which stops the workers in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _key(spec: Spec) -> str:
+    return hashlib.sha256(json.dumps(spec.identities()).encode()).hexdigest()[:16]
+
+
+def _work(spec: Spec, output: Path) -> tuple[float, list[dict[str, Any]]]:
+    start = time.monotonic()
+    checkpoint = cache_dir() / "checkpoints" / f"{_key(spec)}.pt"
+    records, history = run(spec, settings=_SETTINGS, checkpoint=checkpoint)
+    write_records(output, records)
+    if history:
+        log = cache_dir() / "losses" / f"{_key(spec)}.json"
+        with atomic_write(log) as temporary:
+            temporary.write_text(json.dumps({"spec": vars(spec), "epochs": history}))
+    return time.monotonic() - start, records
+
+
+def run_grid(
+    specs: list[Spec], output: str | Path, *, workers: int | None = None, progress: bool = True
+) -> list[str]:
+    """Run every spec that ``output`` has no record of; returns what failed, one line each.
+
+    Args:
+        specs: what to run, in this order.
+        output: CSV of the records; grows run by run.
+        workers: processes of one thread each; default: one a core.
+        progress: whether to show a bar and a line for each finished run.
+
+    Ctrl-C stops at once and keeps every finished run.
+    """
+    output = Path(output)
+    todo = _missing(specs, output)
+    console = Console()
+    if progress:
+        console.print(f"{len(specs) - len(todo)} of {len(specs)} runs are in {output}")
+    if not todo:
+        return []
+    workers = min(workers or os.cpu_count() or 1, len(todo))
+    failures: list[str] = []
+    before = {k: os.environ.get(k) for k in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    pool = ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        queue = iter(todo)
+        running: dict[Future[Any], Spec] = {
+            pool.submit(_work, s, output): s for s in itertools.islice(queue, workers)
+        }
+        bar = tqdm(total=len(todo), desc="runs", unit="run", disable=not progress)
+        while running:
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                spec = running.pop(future)
+                line = f"{spec.method} {spec.bits} bits seed {spec.seed} ({spec.protocols[0]})"
+                try:
+                    seconds, records = future.result()
+                    line += f": mAP@all {records[0]['map_all']:.4f} in {seconds:.1f} s"
+                except Exception as error:  # a failed run must not take the others with it
+                    failures.append(f"{line}: {type(error).__name__}: {error}")
+                    line = f"FAILED {failures[-1]}"
+                bar.update()
+                if progress:
+                    bar.write(line)
+                following = next(queue, None)
+                if following is not None:
+                    running[pool.submit(_work, following, output)] = following
+        bar.close()
+    except KeyboardInterrupt:
+        for process in (pool._processes or {}).values():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for k, v in before.items():
+            if v is None:
+                os.environ.pop(k, None)
+            else:
+                os.environ[k] = v
+    return failures

@@ -1,0 +1,118 @@
+"""Records: one row for each measured (system, protocol, code length, seed), kept as CSV.
+
+``book/results/*.csv`` is the only source of every published number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cbir_lite._cache import atomic_write, lock
+
+IDENTITY = (
+    "method", "dataset", "protocol", "protocol_hash", "backbone", "weights_hash",
+    "bits", "seed", "params", "code_hash",
+)
+"""Two records that agree in these columns are the same run."""
+
+CUTOFFS: dict[str, int | None] = {"1000": 1000, "5000": 5000, "54000": 54000, "all": None}
+DENOMINATORS = {"": "found", "_min": "min", "_relevant": "all"}
+"""Suffix of a mAP column and the denominator it stands for (none: relevant found in the top k)."""
+
+MEASURES = (
+    *(f"map_{k}{suffix}" for suffix in DENOMINATORS for k in CUTOFFS),
+    "map_all_low", "map_all_high",
+    "p_1000", "p_radius2", "bit_balance", "bit_correlation", "distinct_codes",
+    "bytes_per_item", "train_seconds", "encode_seconds", "eval_seconds", "peak_mb",
+)
+COLUMNS = (
+    "method", "fidelity", "supervision", "descriptor", "learns_database",
+    *IDENTITY[1:], *MEASURES, "version", "commit",
+)
+
+
+class RecordError(ValueError):
+    """A records file that lacks columns or holds an impossible value."""
+
+
+def read_records(*paths: str | Path) -> pd.DataFrame:
+    """All records of the given CSV files (or of every CSV in a given folder), checked.
+
+    A file cut short by a crash is never seen: files are replaced whole. Raises
+    :class:`RecordError` naming file, row and column.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        files += sorted(path.glob("*.csv")) if path.is_dir() else [path]
+    frames = [_read(f) for f in files if f.exists()]
+    frames = [f for f in frames if len(f)]
+    if not frames:
+        return pd.DataFrame(columns=list(COLUMNS))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    text = {c: str for c in ("method", "params", "code_hash", "protocol_hash", "weights_hash",
+                             "version", "commit")}
+    frame = pd.read_csv(path, dtype=text, keep_default_na=True)
+    missing = [c for c in COLUMNS if c not in frame.columns]
+    if missing:
+        raise RecordError(f"{path}: columns missing: {', '.join(missing)}")
+    for column in MEASURES:
+        if not column.startswith(("map_", "p_")):
+            continue
+        wrong = (frame[column] < 0) | (frame[column] > 1)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise RecordError(
+                f"{path}: row {row + 2}: {column} = {frame[column][row]} is outside 0..1"
+            )
+    twice = frame.duplicated(list(IDENTITY))
+    if twice.any():
+        row = int(np.flatnonzero(twice)[0])
+        raise RecordError(f"{path}: row {row + 2} repeats an earlier run")
+    return frame[list(COLUMNS)]
+
+
+def write_records(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Add records to a file, replacing those of the same identity; whole or not at all.
+
+    Several processes may add to one file at once.
+    """
+    path = Path(path)
+    new = pd.DataFrame(list(rows))
+    if new.empty:
+        return
+    unknown = sorted(set(new.columns) - set(COLUMNS))
+    if unknown:
+        raise RecordError(f"{path}: unknown columns: {', '.join(unknown)}")
+    new = new.reindex(columns=list(COLUMNS))
+    with lock(path):
+        old = _read(path) if path.exists() else new.iloc[:0]
+        merged = new if old.empty else pd.concat([old, new], ignore_index=True)
+        merged = merged.drop_duplicates(list(IDENTITY), keep="last")
+        merged = merged.sort_values(
+            ["protocol", "method", "bits", "seed", "code_hash"], kind="stable"
+        )
+        with atomic_write(path) as temporary:
+            merged.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    Path(f"{path}.lock").unlink(missing_ok=True)
+
+
+def latest(records: pd.DataFrame, code_hashes: dict[str, str]) -> pd.DataFrame:
+    """The records whose system has not changed since (``code_hashes``: by method name)."""
+    current = records["method"].map(code_hashes)
+    return records[records["code_hash"] == current]
+
+
+def summary(
+    records: pd.DataFrame, measure: str, by: tuple[str, ...] = ("method", "protocol", "bits")
+) -> pd.DataFrame:
+    """Mean, standard deviation over seeds (n - 1) and number of seeds of a measure."""
+    grouped = records.groupby(list(by), sort=False)[measure]
+    return grouped.agg(mean="mean", std="std", seeds="count").reset_index()

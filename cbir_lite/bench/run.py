@@ -1,0 +1,204 @@
+"""One run: train a system, encode, measure; one record for each protocol it serves."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import subprocess
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import cbir_lite
+from cbir_lite import datasets, features
+from cbir_lite.bench.memory import peak_mb, reset_peak
+from cbir_lite.bench.records import CUTOFFS, DENOMINATORS
+from cbir_lite.bench.setting import Setting
+from cbir_lite.methods import registry
+from cbir_lite.methods.base import Method
+from cbir_lite.retrieval import Evaluation, bit_balance, bit_correlation, distinct_codes
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to run. ``protocols`` share query and training images and differ in the database only;
+    the system is trained once, on the first, whose database holds the others'.
+    """
+
+    method: str
+    protocols: tuple[str, ...]
+    backbone: str
+    bits: int
+    seed: int = 0
+    params: dict[str, Any] = field(default_factory=dict)
+
+    def identities(self) -> list[tuple[str, ...]]:
+        """The identity of each record this spec gives (see ``records.IDENTITY``), as text."""
+        shared = (
+            self.backbone, features.provenance_hash(self.backbone), str(self.bits),
+            str(self.seed), json.dumps(self.params, sort_keys=True), code_hash(self.method),
+        )
+        return [
+            (self.method, p.dataset, p.name, p.hash[:16], *shared)
+            for p in map(_protocol, self.protocols)
+        ]
+
+
+@lru_cache
+def _protocol(name: str) -> datasets.Protocol:
+    return datasets.protocol(name)
+
+
+@lru_cache
+def code_hash(method: str) -> str:
+    """What a system computes, as 12 hex digits: its module without docstrings and comments.
+
+    A record whose hash differs was measured with other code and is measured again.
+    """
+    source = inspect.getsource(inspect.getmodule(registry.get(method)))  # type: ignore[arg-type]
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+
+
+@lru_cache
+def commit() -> str:
+    """The git commit of the source tree, or ``unknown`` outside one."""
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"],
+            cwd=Path(cbir_lite.__file__).parent, capture_output=True, text=True, check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return result.stdout.strip()
+
+
+def run(
+    spec: Spec, *, settings: dict[str, Setting] | None = None, checkpoint: Path | None = None,
+    progress: bool = False,
+) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
+    """Train, encode and measure; returns the records and the loss terms of each epoch.
+
+    ``settings`` keeps image sets and features between runs of one process. Seconds are processor
+    seconds of this process, so a busy machine does not change them.
+
+    Raises ``ValueError`` when the protocols of the spec do not share their training images.
+    """
+    chosen = [_setting(name, spec.backbone, settings, progress) for name in spec.protocols]
+    main = chosen[0]
+    for other in chosen[1:]:
+        _check_shared(main, other)
+    method = registry.create(spec.method, bits=spec.bits, seed=spec.seed, **spec.params)
+    reset_peak()
+    start = time.process_time()
+    method.fit(main.split(method), checkpoint=checkpoint, progress=progress)
+    trained = time.process_time()
+    queries, database = main.represent(method)
+    encoded = time.process_time()
+    shared = {
+        **_facts(spec, method),
+        **_code_measures(method, database),
+        "train_seconds": trained - start,
+        "encode_seconds": encoded - trained,
+    }
+    records = []
+    for setting, identity in zip(chosen, spec.identities(), strict=True):
+        rows = setting.frozen.database
+        place = np.searchsorted(main.frozen.database, rows)
+        begin = time.process_time()
+        evaluation = setting.score(method, queries, database[place], rows)
+        records.append(
+            {
+                **shared,
+                "dataset": identity[1],
+                "protocol": identity[2],
+                "protocol_hash": identity[3],
+                **_measures(evaluation, len(rows)),
+                "eval_seconds": time.process_time() - begin,
+                "peak_mb": peak_mb(),
+            }
+        )
+    return records, getattr(method, "history_", [])
+
+
+def _setting(
+    name: str, backbone: str, settings: dict[str, Setting] | None, progress: bool
+) -> Setting:
+    if settings is None:
+        return Setting(name, backbone, progress=progress)
+    key = f"{name} {backbone}"
+    if key not in settings:
+        setting = Setting(name, backbone, progress=progress)
+        for other in settings.values():
+            # Memory maps of one image set are opened once.
+            if other.backbone == backbone and other.frozen.dataset == setting.frozen.dataset:
+                setting._features = other._features
+        settings[key] = setting
+    return settings[key]
+
+
+def _check_shared(main: Setting, other: Setting) -> None:
+    a, b = main.frozen, other.frozen
+    if not (np.array_equal(a.query, b.query) and np.array_equal(a.train, b.train)):
+        raise ValueError(f"protocols {a.name} and {b.name} differ in query or training images")
+    if not np.isin(b.database, a.database).all():
+        raise ValueError(f"the database of {a.name} does not hold that of {b.name}: put it first")
+
+
+def _facts(spec: Spec, method: Method) -> dict[str, Any]:
+    card = registry.cards()[spec.method.split("/")[0]]
+    return {
+        "method": spec.method,
+        "fidelity": card.fidelity,
+        "supervision": method.sees,
+        "descriptor": method.descriptor,
+        "learns_database": method.learns_database,
+        "backbone": spec.backbone,
+        "weights_hash": features.provenance_hash(spec.backbone),
+        "bits": spec.bits,
+        "seed": spec.seed,
+        "params": json.dumps(spec.params, sort_keys=True),
+        "code_hash": code_hash(spec.method),
+        "version": cbir_lite.__version__,
+        "commit": commit(),
+    }
+
+
+def _code_measures(method: Method, database: NDArray[Any]) -> dict[str, Any]:
+    if method.descriptor == "binary":
+        return {
+            "bit_balance": bit_balance(database),
+            "bit_correlation": bit_correlation(database),
+            "distinct_codes": distinct_codes(database),
+            "bytes_per_item": method.bits / 8,
+        }
+    if method.descriptor == "quantization":
+        return {
+            "distinct_codes": len(np.unique(database, axis=0)),
+            "bytes_per_item": method.bits / 8,
+        }
+    return {"bytes_per_item": database.nbytes / len(database)}
+
+
+def _measures(evaluation: Evaluation, n_database: int) -> dict[str, float]:
+    out: dict[str, float] = {}
+    for name, k in CUTOFFS.items():
+        for suffix, denominator in DENOMINATORS.items():
+            known = k is None or k <= n_database
+            out[f"map_{name}{suffix}"] = evaluation.map(k, denominator) if known else np.nan
+    out["map_all_low"], out["map_all_high"] = evaluation.map_interval(None, "found")
+    if n_database >= 1000:
+        out["p_1000"] = evaluation.precision(1000)
+    if evaluation.has_radius:
+        out["p_radius2"] = evaluation.precision_radius(2)
+    return out

@@ -1,0 +1,190 @@
+"""A setting: image set, protocol and features, from which splits are cut and systems measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir_lite import datasets, features
+from cbir_lite.datasets import ImageSet, Protocol, Split
+from cbir_lite.methods.base import Method
+from cbir_lite.retrieval import Evaluation, evaluate_codes, evaluate_distances
+
+EVALUATION_CUTOFFS = (1000, 5000, 54000)
+
+
+@dataclass
+class Setting:
+    """One bench: the images of a protocol, their features, and the evaluation.
+
+    Args:
+        protocol: a frozen protocol, or its name.
+        backbone: name of a backbone or hand-crafted descriptor (see :mod:`cbir_lite.features`).
+        images: the image set; default: the protocol's own.
+        progress: whether slow steps show a bar.
+
+    >>> setting = Setting("digits", "pixels")
+    >>> from cbir_lite.methods.registry import create
+    >>> lsh = create("lsh", bits=16)
+    >>> evaluation = setting.evaluate(lsh.fit(setting.split(lsh)))
+    """
+
+    protocol: Protocol | str
+    backbone: str
+    images: ImageSet | None = None
+    progress: bool = False
+    _features: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.protocol, str):
+            self.protocol = datasets.protocol(self.protocol)
+        if self.images is None:
+            self.images = datasets.load(self.protocol.dataset)
+
+    @property
+    def frozen(self) -> Protocol:
+        """The protocol itself."""
+        assert isinstance(self.protocol, Protocol)
+        return self.protocol
+
+    @property
+    def image_set(self) -> ImageSet:
+        """The image set itself."""
+        assert self.images is not None
+        return self.images
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """Multi-hot labels uint8 (n, C) of the whole set."""
+        return np.asarray(self.image_set.labels)
+
+    def features(self, kind: str = "pooled") -> NDArray[Any]:
+        """Features (n, ...) of the whole set; ``kind`` as a system's ``reads``."""
+        if kind not in self._features:
+            self._features[kind] = features.load(
+                self.image_set,
+                self.backbone,
+                kind,  # type: ignore[arg-type]
+                train=self.frozen.train,
+                progress=self.progress,
+            )
+        return self._features[kind]
+
+    def rows(self, part: str, kind: str = "pooled") -> NDArray[Any]:
+        """Features of the ``query``, ``train`` or ``database`` part."""
+        return self.features(kind)[getattr(self.frozen, part)]
+
+    def split(self, method: Method, *, kind: str | None = None, **options: Any) -> Split:
+        """What ``method`` may see: the training part, without labels if it declares none."""
+        return Split.from_protocol(
+            self.frozen,
+            self.features(kind or method.reads),
+            self.labels,
+            method.sees,
+            with_database=method.learns_database,
+            **options,
+        )
+
+    def represent(self, method: Method, kind: str | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What a fitted system holds of the queries and of the database."""
+        kind = kind or method.reads
+        parts = []
+        for part, encode in (("query", method.encode_query), ("database", method.encode_database)):
+            x, rows = self.features(kind), getattr(self.frozen, part)
+            # Maps of a whole database do not fit in memory beside those of another worker.
+            step = 2048 if kind == "maps" else len(rows)
+            blocks = [encode(x[rows[a : a + step]]) for a in range(0, len(rows), step)]
+            parts.append(np.concatenate(blocks) if len(blocks) > 1 else blocks[0])
+        return parts[0], parts[1]
+
+    def evaluate(
+        self, method: Method, *, kind: str | None = None, **options: Any
+    ) -> Evaluation:
+        """Rank the database for every query with a fitted system and measure it."""
+        queries, database = self.represent(method, kind)
+        return self.score(method, queries, database, **options)
+
+    def score(
+        self,
+        method: Method,
+        queries: NDArray[Any],
+        database: NDArray[Any],
+        rows: NDArray[np.int64] | None = None,
+        **options: Any,
+    ) -> Evaluation:
+        """Measure representations; ``rows`` are the database's indices (default: the protocol's)."""
+        query_labels = self.labels[self.frozen.query]
+        database_labels = self.labels[self.frozen.database if rows is None else rows]
+        options.setdefault(
+            "cutoffs", (*(k for k in EVALUATION_CUTOFFS if k <= len(database)), None)
+        )
+        if method.descriptor == "binary":
+            return evaluate_codes(queries, database, query_labels, database_labels, **options)
+        return evaluate_distances(
+            queries, database, query_labels, database_labels, method.distance, **options
+        )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One of the three sizes of every run."""
+
+    name: str
+    protocol: str
+    backbone: str
+    epochs: int
+    seeds: tuple[int, ...]
+    query: int | None = None
+    train: int | None = None
+    database: int | None = None
+
+
+SCALES = {
+    "smoke": Scale("smoke", "digits", "efficientnet_lite0-64", 10, (0,), 60, 300, 600),
+    "book": Scale("book", "cifar10-59k", "efficientnet_lite0-96", 30, (0, 1, 2)),
+    "full": Scale("full", "cifar10-59k", "efficientnet_lite0-224", 30, (0, 1, 2)),
+}
+"""``smoke`` for tests, ``book`` for a reader's laptop, ``full`` for the published records."""
+
+
+def at_scale(scale: str, backbone: str | None = None, *, progress: bool = True) -> Setting:
+    """The setting of a chapter at ``smoke``, ``book`` or ``full`` size.
+
+    Raises ``ValueError`` for another scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"SCALE={scale!r}: use one of {', '.join(SCALES)}")
+    chosen = SCALES[scale]
+    protocol = datasets.protocol(chosen.protocol)
+    images = datasets.load(protocol.dataset)
+    if chosen.query is not None:
+        protocol, images = _small(protocol, images, chosen)
+    return Setting(protocol, backbone or chosen.backbone, images, progress)
+
+
+def _small(protocol: Protocol, images: ImageSet, scale: Scale) -> tuple[Protocol, ImageSet]:
+    """A subsample with only its own images, so that no feature is extracted in vain."""
+    small = datasets.subsample(
+        protocol, query=scale.query, train=scale.train, database=scale.database
+    )
+    used = np.unique(np.concatenate([small.query, small.train, small.database]))
+    moved = {p: np.searchsorted(used, getattr(small, p)) for p in ("query", "train", "database")}
+    subset = ImageSet(
+        name=f"{images.name}-{len(used)}",
+        images=np.ascontiguousarray(images.images[used]),
+        labels=np.ascontiguousarray(images.labels[used]),
+        class_names=images.class_names,
+        licence=images.licence,
+        source=images.source,
+    )
+    return (
+        Protocol(
+            f"{small.name}", subset.name, moved["query"], moved["train"], moved["database"],
+            len(used), small.description,
+        ),
+        subset,
+    )

@@ -1,0 +1,32 @@
+"""Real image sets and frozen evaluation protocols. Nothing downloads at import."""
+
+from cbir_lite.datasets.folder import list_images, load_folder
+from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, read_image
+from cbir_lite.datasets.loaders import load
+from cbir_lite.datasets.protocol_files import (
+    Protocol,
+    protocol,
+    protocol_names,
+    save_protocol,
+    subsample,
+)
+from cbir_lite.datasets.split import LabelsHidden, Split, as_multi_hot, labelled_mask
+
+__all__ = [
+    "DataCorrupt",
+    "DataUnavailable",
+    "ImageSet",
+    "LabelsHidden",
+    "Protocol",
+    "Split",
+    "as_multi_hot",
+    "labelled_mask",
+    "list_images",
+    "load",
+    "load_folder",
+    "protocol",
+    "protocol_names",
+    "read_image",
+    "save_protocol",
+    "subsample",
+]

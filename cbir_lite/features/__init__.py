@@ -1,0 +1,9 @@
+"""Images to features: pretrained backbones with cached extraction, hand-crafted descriptors.
+
+:func:`load` gives the features of a whole image set by the name of a descriptor
+(``colour_histogram``, ``hog``, ...) or of a backbone (``efficientnet_lite0-224``).
+"""
+
+from cbir_lite.features.store import Kind, describe_name, load, provenance_hash
+
+__all__ = ["Kind", "describe_name", "load", "provenance_hash"]

@@ -1,0 +1,175 @@
+"""Cached, resumable extraction of backbone features.
+
+A cache entry is named by what it was computed from: the images, the weights, the network, the
+input size, the precision, the runtime and :data:`CODE_VERSION`. Rows are written in batches into a
+memory-mapped file beside a progress file; a killed extraction continues at the last finished
+batch, and the file takes its final name only when whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from cbir_lite._cache import atomic_write, cache_dir, lock
+from cbir_lite.datasets import ImageSet
+from cbir_lite.features.backbones import NETWORKS, BackboneSpec, weights_hash
+from cbir_lite.features.runtimes import Features, choose, open_runtime
+
+CODE_VERSION = 1
+"""Raised when the same inputs would give other features; old cache entries are then not found."""
+
+Kind = Literal["pooled", "maps"]
+_DTYPES: dict[str, type] = {"pooled": np.float32, "maps": np.float16}
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a feature file was computed from."""
+
+    images: str
+    weights: str
+    backbone: str
+    runtime: str
+    code_version: int = CODE_VERSION
+
+    def path(self, kind: Kind) -> Path:
+        """Where the features of this provenance live in the cache."""
+        text = json.dumps([kind, *vars(self).values()])
+        key = hashlib.sha256(text.encode()).hexdigest()[:20]
+        return cache_dir() / "features" / f"{self.backbone}-{kind}-{key}.npy"
+
+
+def extract(
+    images: ImageSet,
+    backbone: str,
+    kind: Kind = "pooled",
+    *,
+    runtime: str = "auto",
+    batch_size: int = 32,
+    progress: bool = True,
+) -> NDArray[Any]:
+    """Features of every image of a set, from the cache or computed now.
+
+    Returns a read-only memory map: pooled float32 ``(n, d)`` or maps float16 ``(n, h, w, d)``;
+    the maps' mean over positions is the pooled feature up to float16 rounding. Asking for maps
+    fills the pooled entry too. Raises
+    :class:`~cbir_lite.features.backbones.UnknownBackbone`,
+    :class:`~cbir_lite.features.backbones.WeightsUnavailable`,
+    :class:`~cbir_lite.features.runtimes.RuntimeUnavailable`, and ``FloatingPointError`` when the
+    network returns a value that is not finite.
+
+    >>> from cbir_lite import datasets
+    >>> x = extract(datasets.load("digits"), "efficientnet_lite0-96")  # doctest: +SKIP
+    """
+    spec = BackboneSpec.parse(backbone)
+    chosen = choose(spec, runtime)
+    provenance = Provenance(
+        images.images_hash, weights_hash(spec.network), spec.name, chosen
+    )
+    wanted = provenance.path(kind)
+    if not wanted.exists():
+        # One lock for both kinds: an extraction of maps writes the pooled features too.
+        with lock(provenance.path("pooled")):
+            asked: tuple[Kind, ...] = ("pooled", "maps") if kind == "maps" else ("pooled",)
+            kinds = tuple(k for k in asked if not provenance.path(k).exists())
+            if kind in kinds:
+                _fill(images, spec, chosen, provenance, kinds, batch_size, progress)
+    return np.load(wanted, mmap_mode="r")
+
+
+def _fill(
+    images: ImageSet,
+    spec: BackboneSpec,
+    runtime: str,
+    provenance: Provenance,
+    kinds: tuple[Kind, ...],
+    batch_size: int,
+    progress: bool,
+) -> None:
+    n = len(images)
+    paths = {kind: provenance.path(kind) for kind in kinds}
+    for path in paths.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    partials = {k: p.with_suffix(".partial.npy") for k, p in paths.items()}
+    journal = paths[kinds[-1]].with_suffix(".progress.json")
+    channels = NETWORKS[spec.network].channels
+    done = _rows_done(journal, partials)
+    shape = (min(batch_size, n), *_pixels(images, 0, 1, spec.size).shape[1:])
+    with warnings.catch_warnings():
+        # Tracing warns about Python branches on the (fixed) batch shape.
+        warnings.simplefilter("ignore")
+        run = open_runtime(spec, runtime, "maps" in kinds, shape)
+    stores: dict[str, NDArray[Any]] = {
+        k: np.lib.format.open_memmap(p, mode="r+") for k, p in partials.items() if done
+    }
+    bar = tqdm(
+        total=n, initial=done, unit="image", desc=f"{spec.name} ({runtime})", disable=not progress
+    )
+    chunk = batch_size * max(1, 1024 // batch_size)
+    for start in range(done, n, chunk):
+        stop = min(start + chunk, n)
+        for a in range(start, stop, batch_size):
+            b = min(a + batch_size, stop)
+            rows = _checked(run(_pixels(images, a, b, spec.size)), a)
+            if not stores:
+                stores = {
+                    k: np.lib.format.open_memmap(
+                        partials[k], mode="w+", dtype=_DTYPES[k], shape=(n, *_row_shape(k, rows))
+                    )
+                    for k in kinds
+                }
+            for k, store in stores.items():
+                store[a:b] = rows[0] if k == "pooled" else rows[1]
+            bar.update(b - a)
+        for store in stores.values():
+            store.flush()  # type: ignore[attr-defined]
+        with atomic_write(journal) as temporary:
+            temporary.write_text(json.dumps({"rows": stop, "channels": channels}))
+    bar.close()
+    del stores
+    for k in kinds:
+        os.replace(partials[k], paths[k])
+        with atomic_write(paths[k].with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(vars(provenance), indent=1))
+    journal.unlink()
+
+
+def _pixels(images: ImageSet, a: int, b: int, size: int) -> NDArray[np.uint8]:
+    """Rows a to b as one array; images of a folder, which differ in size, are resized first."""
+    if isinstance(images.images, np.ndarray):
+        return images.images[a:b]
+    rows = [Image.fromarray(images.read(i).squeeze()) for i in range(a, b)]
+    return np.stack([np.asarray(r.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)) for r in rows])
+
+
+def _row_shape(kind: str, rows: Features) -> tuple[int, ...]:
+    array = rows[0] if kind == "pooled" else rows[1]
+    assert array is not None
+    return array.shape[1:]
+
+
+def _rows_done(journal: Path, partials: dict[Kind, Path]) -> int:
+    if journal.exists() and all(p.exists() for p in partials.values()):
+        return int(json.loads(journal.read_text())["rows"])
+    return 0
+
+
+def _checked(rows: Features, first: int) -> Features:
+    bad = ~np.isfinite(rows[0]).all(axis=1)
+    if bad.any():
+        raise FloatingPointError(
+            f"image {first + int(np.flatnonzero(bad)[0])} gave features that are not finite: "
+            "check that image, or use the 32-bit backbone"
+        )
+    return rows

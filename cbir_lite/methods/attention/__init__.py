@@ -1,0 +1,1 @@
+"""Attention systems (survey Section V-E)."""

@@ -1,0 +1,1 @@
+"""Autoencoder systems (survey Section V-B)."""

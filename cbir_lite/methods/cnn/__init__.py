@@ -1,0 +1,1 @@
+"""Systems on convolutional networks (survey Section V-A)."""

@@ -1,0 +1,1 @@
+"""Generative adversarial systems (survey Section V-D)."""

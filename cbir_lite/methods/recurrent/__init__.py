@@ -1,0 +1,1 @@
+"""Recurrent systems (survey Section V-F)."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning systems (survey Section V-G)."""

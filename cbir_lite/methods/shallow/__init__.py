@@ -1,0 +1,1 @@
+"""Baselines and shallow systems on fixed features."""

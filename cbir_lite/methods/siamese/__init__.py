@@ -1,0 +1,1 @@
+"""Siamese systems (survey Section V-C.1)."""

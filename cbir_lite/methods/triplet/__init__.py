@@ -1,0 +1,1 @@
+"""Triplet systems (survey Section V-C.2)."""
