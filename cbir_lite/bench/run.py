@@ -123,7 +123,7 @@ def run(
                 "dataset": identity[1],
                 "protocol": identity[2],
                 "protocol_hash": identity[3],
-                **_measures(evaluation, len(rows)),
+                **_measures(evaluation),
                 "eval_seconds": time.process_time() - begin,
                 "peak_mb": peak_mb(),
             }
@@ -190,15 +190,15 @@ def _code_measures(method: Method, database: NDArray[Any]) -> dict[str, Any]:
     return {"bytes_per_item": database.nbytes / len(database)}
 
 
-def _measures(evaluation: Evaluation, n_database: int) -> dict[str, float]:
+def _measures(evaluation: Evaluation) -> dict[str, float]:
     out: dict[str, float] = {}
     for name, k in CUTOFFS.items():
         for suffix, denominator in DENOMINATORS.items():
-            known = k is None or k <= n_database
-            out[f"map_{name}{suffix}"] = evaluation.map(k, denominator) if known else np.nan
-    out["map_all_low"], out["map_all_high"] = evaluation.map_interval(None, "found")
-    if n_database >= 1000:
-        out["p_1000"] = evaluation.precision(1000)
-    if evaluation.has_radius:
-        out["p_radius2"] = evaluation.precision_radius(2)
+            known = k in evaluation.cutoffs
+            out[f"map_{name}{suffix}"] = evaluation.mean_ap(k, denominator) if known else np.nan
+    out["map_all_low"], out["map_all_high"] = evaluation.interval(None)
+    if 1000 in evaluation.cutoffs:
+        out["p_1000"] = float(evaluation.precision[1000].mean())
+    if 2 in evaluation.precision_within:
+        out["p_radius2"] = float(evaluation.precision_within[2].mean())
     return out

@@ -12,9 +12,15 @@ from numpy.typing import NDArray
 from cbir_lite import datasets, features
 from cbir_lite.datasets import ImageSet, Protocol, Split
 from cbir_lite.methods.base import Method
-from cbir_lite.retrieval import Evaluation, evaluate_codes, evaluate_distances
+from cbir_lite.retrieval import (
+    Evaluation,
+    cutoffs_within,
+    distance_blocks,
+    evaluate_codes,
+    evaluate_distances,
+)
 
-EVALUATION_CUTOFFS = (1000, 5000, 54000)
+EVALUATION_CUTOFFS = (1000, 5000, 54000, None)
 
 
 @dataclass
@@ -119,14 +125,11 @@ class Setting:
         """Measure representations; ``rows`` are the database's indices (default: the protocol's)."""
         query_labels = self.labels[self.frozen.query]
         database_labels = self.labels[self.frozen.database if rows is None else rows]
-        options.setdefault(
-            "cutoffs", (*(k for k in EVALUATION_CUTOFFS if k <= len(database)), None)
-        )
+        options.setdefault("cutoffs", cutoffs_within(len(database), EVALUATION_CUTOFFS))
         if method.descriptor == "binary":
             return evaluate_codes(queries, database, query_labels, database_labels, **options)
-        return evaluate_distances(
-            queries, database, query_labels, database_labels, method.distance, **options
-        )
+        blocks = distance_blocks(queries, database, method.distance)
+        return evaluate_distances(blocks, query_labels, database_labels, **options)
 
 
 @dataclass(frozen=True)

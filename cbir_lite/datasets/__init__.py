@@ -2,6 +2,7 @@
 
 from cbir_lite.datasets.folder import list_images, load_folder
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, read_image
+from cbir_lite.datasets.labels import as_multi_hot
 from cbir_lite.datasets.loaders import load
 from cbir_lite.datasets.protocol_files import (
     Protocol,
@@ -10,7 +11,7 @@ from cbir_lite.datasets.protocol_files import (
     save_protocol,
     subsample,
 )
-from cbir_lite.datasets.split import LabelsHidden, Split, as_multi_hot, labelled_mask
+from cbir_lite.datasets.split import LabelsHidden, Split, labelled_mask
 
 __all__ = [
     "DataCorrupt",

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cbir_lite._cache import atomic_write
+from cbir_lite.datasets.labels import as_multi_hot
 from cbir_lite.datasets.loaders import load
 
 Indices = npt.NDArray[np.int64]
@@ -107,14 +108,14 @@ class Protocol:
         )
         return np.setdiff1d(self.train, chosen), chosen
 
-    def _labels(self, labels: npt.NDArray[np.integer[Any]] | None) -> npt.NDArray[Any]:
+    def _labels(self, labels: npt.NDArray[np.integer[Any]] | None) -> npt.NDArray[np.uint8]:
         if labels is None:
             labels = load(self.dataset).labels
         if len(labels) != self.n_images:
             raise ValueError(
                 f"protocol {self.name} speaks of {self.n_images} images, got {len(labels)} labels"
             )
-        return np.asarray(labels)
+        return as_multi_hot(labels)
 
 
 def shuffled(indices: Indices, key: str) -> Indices:
@@ -126,14 +127,12 @@ def shuffled(indices: Indices, key: str) -> Indices:
     return indices[sorted(range(len(digests)), key=digests.__getitem__)]
 
 
-def balanced_draw(
-    pool: Indices, labels: npt.NDArray[np.integer[Any]], count: int, key: str
-) -> Indices:
+def balanced_draw(pool: Indices, labels: npt.NDArray[np.uint8], count: int, key: str) -> Indices:
     """Draw ``count`` of ``pool``, each class in proportion to its size there (to within one).
 
     Args:
         pool: int64 indices into ``labels``.
-        labels: multi-hot (n, C) or class ids (n,); a class is a distinct row.
+        labels: multi-hot (n, C); a class is a distinct row.
         count: how many to draw.
         key: see :func:`shuffled`.
 

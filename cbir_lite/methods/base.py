@@ -40,6 +40,17 @@ def sign(z: NDArray[Any] | torch.Tensor) -> Any:
     return np.where(z >= 0, np.int8(1), np.int8(-1))
 
 
+def require_finite(x: NDArray[Any], system: str, start: int = 0) -> None:
+    """Raise ``ValueError`` naming the first row of inputs (n, ...) that holds NaN or infinity.
+
+    ``start`` is the number of row 0 when ``x`` is a block of more rows.
+    """
+    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
+        wrong = ~np.isfinite(x).reshape(len(x), -1).all(axis=1)
+        row = start + int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"{system}: the input holds NaN or infinity, first in row {row}")
+
+
 @dataclass(kw_only=True, eq=False)
 class Method(ABC):
     """A system: hyper-parameters are the dataclass fields, what ``fit`` learns ends in ``_``.

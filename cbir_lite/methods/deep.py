@@ -24,7 +24,8 @@ from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write
 from cbir_lite.datasets import Split
-from cbir_lite.methods.base import Codes, Descriptors, Method, NotFitted, sign
+from cbir_lite.datasets.split import SHOWS
+from cbir_lite.methods.base import Codes, Descriptors, Method, require_finite, sign
 from cbir_lite.methods.networks import HashNetwork
 
 CHECKPOINT_SECONDS = 10.0
@@ -138,24 +139,32 @@ class DeepMethod(Method):
         optimiser.step()
 
     def outputs(self, x: Tensor | NDArray[Any], batch_size: int = 2048) -> Tensor:
-        """z (n, bits) of inputs (n, ...) in blocks, in evaluation mode, without gradients."""
+        """z (n, bits) of inputs (n, ...) in blocks, in evaluation mode, without gradients.
+
+        Arrays are raw inputs; tensors are rows of the training data, which are prepared already.
+        """
+        self._require_fit()
         return self._in_blocks(self.network_, x, batch_size)
 
     def _in_blocks(
         self, module: nn.Module, x: Tensor | NDArray[Any], batch_size: int = 2048
     ) -> Tensor:
-        if not hasattr(self, "network_"):
-            raise NotFitted(f"{type(self).__name__}: call fit(split) first")
-        self._check_input(x)
+        self._require_fit()
+        raw = isinstance(x, np.ndarray)
+        if raw:
+            self._check_input(x)
         was_training = self.network_.training
         self.network_.eval()
         if x.ndim == 4:
             batch_size = min(batch_size, 256)
+        parts = []
         with torch.inference_mode():
-            parts = [
-                module(torch.as_tensor(self.prepare(np.ascontiguousarray(x[a : a + batch_size]))))
-                for a in range(0, len(x), batch_size)
-            ]
+            for a in range(0, len(x), batch_size):
+                block = np.ascontiguousarray(x[a : a + batch_size])
+                if raw:
+                    require_finite(block, type(self).__name__, a)
+                    block = self.prepare(block)
+                parts.append(module(torch.as_tensor(block)))
         self.network_.train(was_training)
         return torch.cat(parts).clone()
 
@@ -185,7 +194,7 @@ class DeepMethod(Method):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             x = self.prepare(split.x)
-            labels = None if self.sees == "unsupervised" else split.labels
+            labels = None if SHOWS[self.sees] == "none" else split.labels
             self.input_shape_ = list(split.x.shape[1:])
             self.n_classes_ = None if labels is None else int(labels.shape[1])
             self.network_ = self.build(x, self.n_classes_)
@@ -196,7 +205,7 @@ class DeepMethod(Method):
             self.start_fit(train)
             self._optimisers = self.optimisers()
             self._loop(train, held_out, progress, None if checkpoint is None else Path(checkpoint))
-            del self._split, self._optimisers
+            del self._split, self._optimisers, self._best
             self.network_.eval()
         return self
 
@@ -231,9 +240,9 @@ class DeepMethod(Method):
         progress: bool,
         checkpoint: Path | None,
     ) -> None:
+        self._best: dict[str, Any] = {"loss": float("inf"), "epoch": -1, "network": {}}
         first = self._resume(checkpoint)
         written = time.monotonic()
-        best = (float("inf"), -1, {})  # type: tuple[float, int, dict[str, Tensor]]
         name = type(self).__name__
         bar = tqdm(range(first, self.epochs), desc=f"{name} {self.bits} bits", disable=not progress)
         for epoch in bar:
@@ -254,18 +263,18 @@ class DeepMethod(Method):
             self._check_finite(epoch, means)
             if held_out is not None:
                 means["validation"] = self._validate(held_out)
-                if means["validation"] < best[0]:
+                if means["validation"] < self._best["loss"]:
                     state = {k: v.clone() for k, v in self.network_.state_dict().items()}
-                    best = (means["validation"], epoch, state)
+                    self._best = {"loss": means["validation"], "epoch": epoch, "network": state}
             self.history_.append(means)
             bar.set_postfix({k: f"{v:.3g}" for k, v in means.items()})
-            if held_out is not None and epoch - best[1] >= self.patience:
+            if held_out is not None and epoch - self._best["epoch"] >= self.patience:
                 break
             if checkpoint is not None and time.monotonic() - written > CHECKPOINT_SECONDS:
                 self._write_checkpoint(checkpoint, epoch)
                 written = time.monotonic()
-        if best[2]:
-            self.network_.load_state_dict(best[2])
+        if self._best["network"]:
+            self.network_.load_state_dict(self._best["network"])
         if checkpoint is not None:
             checkpoint.unlink(missing_ok=True)
 
@@ -300,6 +309,7 @@ class DeepMethod(Method):
                     "optimisers": [o.state_dict() for o in self._optimisers],
                     "memory": self.memory_,
                     "history": self.history_,
+                    "best": self._best,
                 },
                 temporary,
             )
@@ -317,6 +327,7 @@ class DeepMethod(Method):
             optimiser.load_state_dict(state)
         self.memory_ = saved["memory"]
         self.history_ = saved["history"]
+        self._best = saved["best"]
         return int(saved["epoch"]) + 1
 
     # -- after training ------------------------------------------------------------------------

@@ -86,16 +86,29 @@ def distance_blocks(
 
 
 @njit(parallel=True, cache=True)
-def _group(distances, order, queries, labels, exclusive, items, relevant):
+def _pick_relevant(distances, queries, labels, exclusive, picked, counts):
     for i in prange(distances.shape[0]):
-        group = 0
-        last = distances[i, order[i, 0]]
-        for j in order[i]:
-            if distances[i, j] != last:
+        query, count = queries[i], 0
+        for j in range(distances.shape[1]):
+            if shared_labels(query, labels[j], exclusive) != 0:
+                picked[i, count] = distances[i, j]
+                count += 1
+        counts[i] = count
+
+
+@njit(parallel=True, cache=True)
+def _group(ranked, picked, counts, items, relevant):
+    for i in prange(ranked.shape[0]):
+        group, hit = 0, 0
+        last = ranked[i, 0]
+        for distance in ranked[i]:
+            if distance != last:
                 group += 1
-                last = distances[i, j]
+                last = distance
             items[i, group] += 1
-            relevant[i, group] += shared_labels(queries[i], labels[j], exclusive) != 0
+            while hit < counts[i] and picked[i, hit] == distance:
+                relevant[i, group] += 1
+                hit += 1
 
 
 @njit(parallel=True, cache=True)
@@ -144,10 +157,14 @@ def group_distances(distances: Floats, labels: LabelPair, first: int) -> tuple[I
     ``distances`` (rows, n) of the queries ``first``, ``first + 1``, ...; ties are exactly equal
     values. Returns int64 (rows, n) twice, zero beyond a row's last group.
     """
-    items, relevant = np.zeros((2, *distances.shape), dtype=np.int64)
     query = labels.query[first : first + len(distances)]
-    order = np.argsort(distances, axis=1)
-    _group(distances, order, query, labels.database, labels.exclusive, items, relevant)
+    counts = np.zeros(len(distances), dtype=np.int64)
+    picked = np.full_like(distances, np.inf)
+    _pick_relevant(distances, query, labels.database, labels.exclusive, picked, counts)
+    # Two sorts of values, all and relevant, then a merge: faster than one argsort and its gathers.
+    picked = np.sort(picked[:, : max(1, counts.max())], axis=1)
+    items, relevant = np.zeros((2, *distances.shape), dtype=np.int64)
+    _group(np.sort(distances, axis=1), picked, counts, items, relevant)
     return items, relevant
 
 

@@ -82,18 +82,19 @@ def _count_one_word(queries, gallery, query_labels, labels, exclusive, cells):
 @njit(parallel=True, cache=True)
 def _count(queries, gallery, query_labels, labels, exclusive, cells):
     for i in prange(queries.shape[0]):
-        row = cells[i]
+        row, code, label = cells[i], queries[i], query_labels[i]
         for j in range(gallery.shape[0]):
-            hit = np.int64(shared_labels(query_labels[i], labels[j], exclusive) != 0)
-            row[_distance(queries[i], gallery[j])] += 1 + (hit << _SHIFT)
+            hit = np.int64(shared_labels(label, labels[j], exclusive) != 0)
+            row[_distance(code, gallery[j])] += 1 + (hit << _SHIFT)
 
 
 @njit(parallel=True, cache=True)
 def _count_shared(queries, gallery, query_labels, labels, exclusive, counts):
     for i in prange(queries.shape[0]):
+        row, code, label = counts[i], queries[i], query_labels[i]
         for j in range(gallery.shape[0]):
-            shared = shared_labels(query_labels[i], labels[j], exclusive)
-            counts[i, _distance(queries[i], gallery[j]), shared] += 1
+            shared = shared_labels(label, labels[j], exclusive)
+            row[_distance(code, gallery[j]), shared] += 1
 
 
 def check_pair(

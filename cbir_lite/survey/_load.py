@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -116,8 +117,12 @@ class Record:
         return tuple(value)
 
 
+@lru_cache(maxsize=16)
 def read_yaml(name: str, root: Path | None = None) -> Any:
-    """Parsed content of the YAML file `name` of the data folder (or of `root`)."""
+    """Parsed content of the YAML file `name` of the data folder (or of `root`).
+
+    The result is shared by all callers: hand out copies only.
+    """
     path = (root or DATA) / name
     try:
         with path.open(encoding="utf-8") as handle:

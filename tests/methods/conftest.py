@@ -66,23 +66,21 @@ def load() -> Digits:
     return Digits(part(order[:500]), part(order[500:650]), part(order[650:]))
 
 
-def make_split(
-    method: Method, rows: int | None = None, *, labels: NDArray[np.uint8] | None = None
-) -> Split:
-    """What ``method`` learns from: it reads the form, the labels and the database it declares."""
-    digits = load()
-    x = digits.train.x(method.reads)[:rows]
-    y = digits.train.y[:rows] if labels is None else labels
-    database = None
+def make_split(method: Method, rows: int | None = None, *, shuffled: bool = False) -> Split:
+    """What ``method`` learns from: it reads the form, the labels and the database it declares.
 
-    def split(x: NDArray[Any], y: NDArray[np.uint8], database: Split | None = None) -> Split:
+    ``rows`` cuts the training rows, ``shuffled`` gives every row the label of another.
+    """
+
+    def split(part: Part, rows: int | None = None, database: Split | None = None) -> Split:
+        x, y = part.x(method.reads)[:rows], part.y[:rows]
+        if shuffled:
+            y = y[np.random.default_rng(5).permutation(len(y))]
         mask = labelled_mask(y, 0.5) if method.sees == "semi-supervised" else None
         return Split(x.copy(), y, method.sees, labelled=mask, database=database)
 
-    if method.learns_database:
-        part = digits.database
-        database = split(part.x(method.reads)[:rows], part.y[:rows])
-    return split(x, y, database)
+    database = split(load().database) if method.learns_database else None
+    return split(load().train, rows, database)
 
 
 def create(name: str, scale: dict[str, Any], **params: Any) -> Method:
@@ -189,15 +187,14 @@ def expected_ap(distance: NDArray[Any], relevant: NDArray[np.bool_]) -> float:
     By linearity: a relevant item at place p of a group counts itself, the relevant items of
     nearer groups and, in expectation, its share of the relevant items before it in its own group.
     """
-    total, before, found = 0.0, 0, 0
-    for value in np.unique(distance):
-        inside = distance == value
-        n, r = int(inside.sum()), int(relevant[inside].sum())
-        place = np.arange(1, n + 1)
-        earlier = (place - 1) * (r - 1) / max(1, n - 1)
-        total += (r / n * (found + 1 + earlier) / (before + place)).sum()
-        before, found = before + n, found + r
-    return total / found
+    order = np.argsort(distance, kind="stable")
+    _, group, items = np.unique(distance[order], return_inverse=True, return_counts=True)
+    hits = np.bincount(group, relevant[order])
+    before, found = np.cumsum(items) - items, np.cumsum(hits) - hits
+    n, r, N, R = (v[group] for v in (items, hits, before, found))
+    place = np.arange(1, len(order) + 1) - N
+    earlier = (place - 1) * (r - 1) / np.maximum(1, n - 1)
+    return float((r / n * (R + 1 + earlier) / (N + place)).sum() / hits.sum())
 
 
 def mean_ap(distance: NDArray[Any], relevant: NDArray[np.bool_]) -> float:

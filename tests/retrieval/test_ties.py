@@ -46,7 +46,7 @@ def test_a_hand_worked_tie() -> None:
     assert expected[0, 0] == pytest.approx(11 / 12)
     assert low[0, 0] == pytest.approx(5 / 6)
     assert high[0, 0] == pytest.approx(1)
-    # At k = 2 the tie is cut: found 2 of 2 (AP 1), or found 1 (AP 1 by "found", 1/2 by "min", "all").
+    # At k = 2 the tie is cut: 2 of 2 found (AP 1), or 1 found (1 by "found", 1/2 by the others).
     assert expected[0, 1] == pytest.approx([1, 0.75, 0.75])
 
 

@@ -1,4 +1,4 @@
-"""Independent twins of the metrics: by definition, by enumeration, exact fractions, no library code."""
+"""Independent twins of the metrics: by definition or enumeration, in exact fractions."""
 
 from collections.abc import Iterator
 from fractions import Fraction

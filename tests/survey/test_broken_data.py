@@ -120,7 +120,15 @@ BREAKS = [
     ("sections.yaml", CLAIM, CLAIM.replace("n: IX", "n: X-A"), "sections.yaml", "C-IX-3", "id"),
     ("sections.yaml", CLAIM, CLAIM.replace("IX-3", "IX-2"), "sections.yaml", "C-IX-2", "id"),
     ("sections.yaml", "errata: [E08]", "errata: [E09]", "sections.yaml", "C-IX-2", "errata"),
-    ("sections.yaml", "- {id: V-F, ", "- {id: V-Q, ", "methods.yaml", "", "sections"),
+    ("sections.yaml", "- {id: V-F, ", "- {id: V-Q, ", "sections.yaml", "C-VF-1", "section"),
+    (
+        "sections.yaml",
+        "- {id: VIII-B, ",
+        "- {id: VIII-Q, ",
+        "methods.yaml",
+        "rs_transfer",
+        "sections",
+    ),
     (
         "errata.yaml",
         "likely: {duplicate: true}",

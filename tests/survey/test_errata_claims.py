@@ -22,7 +22,8 @@ def test_sections_in_order_with_their_systems():
     assert survey.section("III.6").methods == (
         *("greedyhash", "dch", "pgdh", "series_expansion_hash", "dich"),
     )
-    assert survey.section("VII-H").methods and survey.section("II-A").methods == ()
+    assert len(survey.section("VII-H").methods) == 5
+    assert survey.section("II-A").methods == ()
     assert survey.section("IX").tables == ("II", "III", "IV")
     figures = [f for s in survey.sections().values() for f in s.figures]
     assert figures == [1, 2, 3, 4, 5, 6, 7, 8]

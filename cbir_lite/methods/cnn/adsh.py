@@ -73,8 +73,8 @@ class ADSH(DeepMethod):
             )
         database = split.database
         super().fit(database, **loop)
-        self._update_codes(torch.from_numpy(np.ascontiguousarray(database.x)))
-        self.codes_: Codes = self.memory_.pop("V").to(torch.int8).numpy()
+        self._update_codes(database.x)
+        self.codes_: Codes = self.memory_["V"].to(torch.int8).numpy()
         self.probe_: NDArray[np.float64] = self._probe(database.x)
         self.memory_ = {}
         return self
@@ -102,7 +102,11 @@ class ADSH(DeepMethod):
         P[omega], similar = self._similarity_times(V, omega, dissimilar)
         squares[omega] = similar + (n - similar) * dissimilar**2
         self.memory_ |= {
-            "omega": omega, "dissimilar": dissimilar, "G": V.T @ V, "P": P, "squares": squares,
+            "omega": omega,
+            "dissimilar": dissimilar,
+            "G": V.T @ V,
+            "P": P,
+            "squares": squares,
         }
 
     def _batches(self, data: TrainingData, epoch: int) -> Iterator[Batch]:
@@ -123,10 +127,10 @@ class ADSH(DeepMethod):
             "agreement": self.gamma * (V[batch.index] - u).square().sum() / pairs,
         }
 
-    def _update_codes(self, x: Tensor) -> None:
+    def _update_codes(self, x: Tensor | NDArray[Any]) -> None:
         """Each bit of V in turn, in closed form given the others, U = tanh F(x_Omega) fixed."""
         V, omega, K = self.memory_["V"], self.memory_["omega"], self.bits
-        U = torch.tanh(self.outputs(x[omega]))
+        U = torch.tanh(self.outputs(x[omega.numpy()]))
         Q = -2 * K * self._similarity_transposed_times(U)
         Q[omega] -= 2 * self.gamma * U
         for k in range(K):
@@ -143,7 +147,7 @@ class ADSH(DeepMethod):
         return (-s1 / s0).float() if s0 > 0 else torch.tensor(0.0)
 
     def _shared_sums(self, values: Tensor, omega: Tensor) -> Tensor:
-        """Sum (|Omega|, k) of the rows of ``values`` (m, k) that share a label with each of Omega."""
+        """Sums (|Omega|, k) of the rows of ``values`` (m, k) that share a label with each row."""
         kinds, kind = self.memory_["kinds"], self.memory_["kind"]
         sums = torch.zeros(len(kinds), values.shape[1]).index_add_(0, kind, values)
         step = max(1, _BLOCK_ELEMENTS // len(kinds))
@@ -175,6 +179,8 @@ class ADSH(DeepMethod):
     def encode_database(self, x: NDArray[Any]) -> Codes:
         """The learned codes V int8 (m, bits); ``x`` must be the database of ``fit``, in order."""
         self._require_fit()
+        self._check_input(x)
+        self._check_finite_rows(x, 0)
         if len(x) != len(self.codes_) or not np.allclose(self._probe(x), self.probe_, rtol=1e-5):
             raise ValueError(
                 f"ADSH learned the codes of a database of {len(self.codes_)} rows and got "

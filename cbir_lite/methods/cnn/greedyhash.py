@@ -70,15 +70,20 @@ class GreedyHash(DeepMethod):
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """The hash network; supervised, it also owns the classifier so that Adam trains both."""
-        network = HashNetwork(x, self.width, self.bits)
+        network: nn.Module = HashNetwork(x, self.width, self.bits)
         if n_classes is not None:
             network.classifier = nn.Linear(self.bits, n_classes, bias=False)
         return network
 
     def start_fit(self, data: TrainingData) -> None:
-        """Whether each image has exactly one label, which decides the kind of cross entropy."""
+        """Whether each image has exactly one label, which decides the kind of cross entropy.
+
+        Without labels, the mean of the features.
+        """
         if data.y is not None:
             self.memory_ = {"one_label": (data.y.sum(1) == 1).all()}
+        else:
+            self.memory_ = {"mean": data.x.double().mean(0).float()}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The task on codes, and the cubic distance of h from them."""
@@ -88,13 +93,13 @@ class GreedyHash(DeepMethod):
         return {**task, "cubic": self.alpha * (h.abs() - 1).abs().pow(3).mean()}
 
     def _classification(self, b: Tensor, batch: Batch) -> dict[str, Tensor]:
-        logits = self.network_.classifier(b)
+        classifier: Any = self.network_.classifier
+        logits = classifier(b)
         one_label = bool(self.memory_["one_label"])
         cross_entropy = F.cross_entropy if one_label else F.binary_cross_entropy_with_logits
         return {"cross_entropy": cross_entropy(logits, batch.labels)}
 
-    @staticmethod
-    def _structure(b: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def _structure(self, b: Tensor, batch: Batch) -> dict[str, Tensor]:
         i, j = torch.triu_indices(len(b), len(b), offset=1)
-        x = batch.x.float().flatten(1)
+        x = batch.x.float() - self.memory_["mean"]
         return {"cosine": (cosines(b) - cosines(x))[i, j].square().mean()}

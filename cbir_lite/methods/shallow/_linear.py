@@ -14,7 +14,7 @@ Float64 = NDArray[np.float64]
 
 
 def pooled(x: NDArray[Any], dimensions: int | None = None, system: str = "this system") -> Any:
-    """``x`` (n, d) as float32; raises ``ValueError`` for another shape or number of dimensions."""
+    """``x`` (n, d) as float32; raises ``ValueError`` for another shape or width, and NaN."""
     if x.ndim != 2:
         raise ValueError(
             f"{system} reads pooled features (n, d), got shape {x.shape}: pool the maps first"
@@ -23,7 +23,15 @@ def pooled(x: NDArray[Any], dimensions: int | None = None, system: str = "this s
         raise ValueError(
             f"{system} was fitted on features of {dimensions} dimensions and got {x.shape[1]}"
         )
+    check_finite(x)
     return np.ascontiguousarray(x, np.float32)
+
+
+def check_finite(x: NDArray[Any]) -> None:
+    """Raise ``ValueError`` naming the first row that holds NaN or infinity."""
+    if not np.isfinite(x).all():
+        row = int(np.argwhere(~np.isfinite(x))[0, 0])
+        raise ValueError(f"x holds NaN or infinity, first in row {row}")
 
 
 def principal_components(x: NDArray[Any], k: int) -> tuple[Float64, Float64, Float64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods.base import Codes, Method
+from cbir_lite.methods.shallow._linear import check_finite
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _BLOCK_WORDS = 1 << 22
@@ -57,6 +58,7 @@ class RandomCodes(Method):
         self._require_fit()
         if list(x.shape[1:]) != self.input_shape_:
             raise ValueError(f"fitted on inputs (n, {self.input_shape_}), got {x.shape}")
+        check_finite(x)
         words = int(np.prod(self.input_shape_))
         factors = np.random.default_rng(self.seed).integers(
             0, 2**64, size=words + 1, dtype=np.uint64
