@@ -11,8 +11,10 @@ import hashlib
 import itertools
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from importlib import resources
@@ -24,6 +26,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write, cache_dir
+from cbir_lite.datasets import protocol
 from cbir_lite.bench.records import IDENTITY, read_records, write_records
 from cbir_lite.bench.run import Spec, run
 from cbir_lite.bench.setting import Setting
@@ -79,9 +82,18 @@ def _missing(specs: list[Spec], output: Path) -> list[Spec]:
 def _start_worker() -> None:
     # Ctrl-C is for the parent, which stops the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    # A worker whose parent was killed would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _key(spec: Spec) -> str:
@@ -162,4 +174,22 @@ def run_grid(
                 os.environ.pop(k, None)
             else:
                 os.environ[k] = v
+    return failures
+
+
+def run_suite(
+    specs: list[Spec], folder: str | Path, *, workers: int | None = None, dry_run: bool = False
+) -> list[str]:
+    """Run specs into one file a data set, ``folder/DATASET.csv``; returns what failed."""
+    files: dict[Path, list[Spec]] = {}
+    for spec in specs:
+        dataset = protocol(spec.protocols[0]).dataset
+        files.setdefault(Path(folder) / f"{dataset}.csv", []).append(spec)
+    failures: list[str] = []
+    for output, group in files.items():
+        if dry_run:
+            missing = len(_missing(group, output))
+            Console().print(f"{output}: {len(group) - missing} of {len(group)} runs are there")
+        else:
+            failures += run_grid(group, output, workers=workers)
     return failures

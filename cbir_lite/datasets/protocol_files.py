@@ -142,7 +142,7 @@ def balanced_draw(pool: Indices, labels: npt.NDArray[np.uint8], count: int, key:
     if not 0 <= count <= pool.size:
         raise ValueError(f"cannot draw {count} of {pool.size} images")
     mixed = shuffled(pool, key)
-    _, group = np.unique(labels[mixed], axis=0, return_inverse=True)
+    _, group = np.unique(np.packbits(labels[mixed], axis=1), axis=0, return_inverse=True)
     by_class = mixed[np.argsort(group.reshape(-1), kind="stable")]
     # Evenly spaced places in a list sorted by class.
     places = np.arange(pool.size + 1, dtype=np.int64) * count // max(pool.size, 1)

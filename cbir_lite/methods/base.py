@@ -93,7 +93,7 @@ class Method(ABC):
 
     @abstractmethod
     def fit(self, split: Split, **loop: Any) -> Self:
-        """Learn from a split; ``loop`` (progress, checkpoint, resume) concerns iterative systems."""
+        """Learn from a split; ``loop`` (progress, checkpoint) concerns iterative systems."""
 
     def encode(self, x: NDArray[Any]) -> Codes:
         """Binary codes int8 (n, bits) in {-1, +1} of inputs (n, ...)."""

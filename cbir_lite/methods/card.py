@@ -101,13 +101,20 @@ def read(cls: type) -> Card:
     common = {k: card[k] for k in _REQUIRED if k != "fidelity"}
     summary = prose.split("\n\n")[0].replace("\n", " ")
     if card["survey"] == "none":
+        if not card["year"].isdigit():
+            raise CardError(f"{where}: :year: {card['year']!r} is not a year")
         return Card(
             id=id_, name=card["name"], year=int(card["year"]), citations=(), folder=folder,
             tier="baseline", fidelity=card["fidelity"], supervision=(card["supervision"],),
             network=(card["network"],), descriptor=(card["descriptor"],), retrieval=(),
             summary=summary, prose=prose, **common,
         )
-    row = survey.method(id_)
+    try:
+        row = survey.method(id_)
+    except KeyError as error:
+        raise CardError(
+            f"{where}: the survey has no row {id_!r}; rename the module or state :survey: none"
+        ) from error
     if row.year is None:
         raise CardError(f"{where}: the survey's row {id_!r} has no year")
     return Card(

@@ -9,6 +9,7 @@ gradients).
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -86,6 +87,7 @@ class DeepMethod(Method):
     lr: float = 1e-3
     weight_decay: float = 1e-4
     width: int = 512
+    dropout: float = 0.2
     validation: float = 0.0
     patience: int = 5
 
@@ -100,7 +102,7 @@ class DeepMethod(Method):
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """The network for training inputs like ``x``; calling it on a batch gives z (B, bits)."""
-        return HashNetwork(x, self.width, self.bits)
+        return HashNetwork(x, self.width, self.bits, self.dropout)
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -256,11 +258,13 @@ class DeepMethod(Method):
             sums: dict[str, float] = {}
             count = 0
             for batch in self._batches(data, epoch):
-                for k, v in self.training_step(batch).items():
+                terms = self.training_step(batch)
+                # At once: a step later every term would be infected.
+                self._check_finite(epoch, terms)
+                for k, v in terms.items():
                     sums[k] = sums.get(k, 0.0) + v
                 count += 1
             means = {k: v / count for k, v in sums.items()}
-            self._check_finite(epoch, means)
             if held_out is not None:
                 means["validation"] = self._validate(held_out)
                 if means["validation"] < self._best["loss"]:
@@ -280,7 +284,8 @@ class DeepMethod(Method):
 
     def _anneal(self, epoch: int) -> None:
         """Half a cosine from the learning rate of each optimiser to a hundredth of it."""
-        factor = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * epoch / max(1, self.epochs)))
+        # Plain floats: a checkpoint holds the rates, and is read back as plain values only.
+        factor = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * epoch / max(1, self.epochs)))
         for optimiser in self._optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

@@ -33,10 +33,16 @@ class Standardise(nn.Module):
 
 
 class FeatureTrunk(nn.Sequential):
-    """Features (n, d) to (n, width): standardise, one hidden layer, ReLU."""
+    """Features (n, d) to (n, width): standardise, one hidden layer, ReLU; dropout before and after."""
 
-    def __init__(self, x: NDArray[np.generic], width: int):
-        super().__init__(Standardise(x), nn.Linear(x.shape[-1], width), nn.ReLU())
+    def __init__(self, x: NDArray[np.generic], width: int, dropout: float = 0.0):
+        super().__init__(
+            Standardise(x),
+            nn.Dropout(dropout),
+            nn.Linear(x.shape[-1], width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
         self.width = width
 
 
@@ -74,7 +80,7 @@ class MeanOfMaps(nn.Module):
         return x.float().mean(dim=(1, 2))
 
 
-def trunk(x: NDArray[np.generic], width: int) -> nn.Module:
+def trunk(x: NDArray[np.generic], width: int, dropout: float = 0.0) -> nn.Module:
     """The trunk for what ``x`` is: uint8 images, maps (n, h, w, d) or pooled features (n, d).
 
     ``x`` is the training input, from which the standardisation is taken. The result has an
@@ -84,12 +90,12 @@ def trunk(x: NDArray[np.generic], width: int) -> nn.Module:
         return ConvTrunk(x.view(np.uint8), width)
     if x.ndim == 4:
         pooled = np.stack([m.mean(axis=(0, 1), dtype=np.float32) for m in x])
-        inner = FeatureTrunk(pooled, width)
+        inner = FeatureTrunk(pooled, width, dropout)
         network = nn.Sequential(MeanOfMaps(), inner)
         network.width = width  # type: ignore[assignment]
         return network
     if x.ndim == 2:
-        return FeatureTrunk(x, width)
+        return FeatureTrunk(x, width, dropout)
     raise ValueError(
         f"inputs of shape {x.shape}: use features (n, d), maps (n, h, w, d) or uint8 images "
         "(n, h, w, c)"
@@ -99,9 +105,9 @@ def trunk(x: NDArray[np.generic], width: int) -> nn.Module:
 class HashNetwork(nn.Module):
     """Trunk and hash layer: inputs to real-valued outputs z (n, bits), whose sign is the code."""
 
-    def __init__(self, x: NDArray[np.generic], width: int, bits: int):
+    def __init__(self, x: NDArray[np.generic], width: int, bits: int, dropout: float = 0.0):
         super().__init__()
-        self.trunk = trunk(x, width)
+        self.trunk = trunk(x, width, dropout)
         self.hash_layer = nn.Linear(width, bits)
 
     def forward(self, x: Tensor) -> Tensor:

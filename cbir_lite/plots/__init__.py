@@ -1,0 +1,28 @@
+"""Figures and tables in one style. Every function returns the axes and shows nothing.
+
+Imports the survey's data, Matplotlib, NumPy and pandas; no torch.
+"""
+
+from cbir_lite.plots.agreement import agreement
+from cbir_lite.plots.curves import map_by_bits, pr_curve, precision_at_k
+from cbir_lite.plots.grids import describe_grid, retrieval_grid
+from cbir_lite.plots.style import OKABE_ITO, PAGE_WIDTH, use
+from cbir_lite.plots.tables import reported_measured, to_html
+from cbir_lite.plots.timeline import timeline
+from cbir_lite.plots.tree import taxonomy_tree
+
+__all__ = [
+    "OKABE_ITO",
+    "PAGE_WIDTH",
+    "agreement",
+    "describe_grid",
+    "map_by_bits",
+    "pr_curve",
+    "precision_at_k",
+    "reported_measured",
+    "retrieval_grid",
+    "taxonomy_tree",
+    "timeline",
+    "to_html",
+    "use",
+]

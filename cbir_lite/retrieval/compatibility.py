@@ -17,6 +17,7 @@ from cbir_lite.retrieval.distances import check_distances
 from cbir_lite.retrieval.evaluation import DEFAULT_CUTOFFS, check_cutoffs
 from cbir_lite.retrieval.hamming import shared_labels
 from cbir_lite.retrieval.labels import pair_labels
+from cbir_lite.retrieval.parallel import launch
 from cbir_lite.retrieval.result import Cutoff
 from cbir_lite.retrieval.ties import DENOMINATORS, Float64
 
@@ -70,7 +71,8 @@ def stable_sort_ap(
                 f"got a block {block.shape} from query {first}"
             )
         out = np.zeros((len(block), len(wanted), len(DENOMINATORS)))
-        _ordered_ap(order, query, labels.database, labels.exclusive, positions[ascending], out)
+        given = (order, query, labels.database, labels.exclusive, positions[ascending], out)
+        launch(_ordered_ap, order.size, *given)
         parts.append(out)
         first += len(block)
     if first != len(labels.query):

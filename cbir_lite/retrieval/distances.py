@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cbir_lite.retrieval.hamming import Int64, shared_labels
 from cbir_lite.retrieval.labels import LabelPair
+from cbir_lite.retrieval.parallel import launch
 
 Floats = NDArray[Any]
 Distance = Callable[[Any, Any], ArrayLike]
@@ -160,11 +161,13 @@ def group_distances(distances: Floats, labels: LabelPair, first: int) -> tuple[I
     query = labels.query[first : first + len(distances)]
     counts = np.zeros(len(distances), dtype=np.int64)
     picked = np.full_like(distances, np.inf)
-    _pick_relevant(distances, query, labels.database, labels.exclusive, picked, counts)
+    sides = query, labels.database, labels.exclusive
+    launch(_pick_relevant, distances.size, distances, *sides, picked, counts)
     # Two sorts of values, all and relevant, then a merge: faster than one argsort and its gathers.
     picked = np.sort(picked[:, : max(1, counts.max())], axis=1)
     items, relevant = np.zeros((2, *distances.shape), dtype=np.int64)
-    _group(np.sort(distances, axis=1), picked, counts, items, relevant)
+    ranked = np.sort(distances, axis=1)
+    launch(_group, ranked.size, ranked, picked, counts, items, relevant)
     return items, relevant
 
 
@@ -180,8 +183,7 @@ def group_shared(
     level = np.zeros((len(distances), labels.most + 1), dtype=np.int64)
     query = labels.query[first : first + len(distances)]
     order = np.argsort(distances, axis=1)
-    _group_shared(
-        distances, order, query, labels.database, labels.exclusive,
-        items, relevant, gain, power, level,
-    )  # fmt: skip
-    return items, relevant, gain, power, level
+    sides = query, labels.database, labels.exclusive
+    sums = items, relevant, gain, power, level
+    launch(_group_shared, distances.size, distances, order, *sides, *sums)
+    return sums

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cbir_lite.retrieval.codes import Int8, PackedCodes, as_packed
 from cbir_lite.retrieval.labels import LabelPair, pair_labels
+from cbir_lite.retrieval.parallel import launch
 
 Int64 = NDArray[np.int64]
 
@@ -120,7 +121,7 @@ def hamming_distances(
     """
     query, items = check_pair(queries, gallery)
     out = np.empty((len(query), len(items)), dtype=np.int16)
-    _distances(query.words, items.words, out)
+    launch(_distances, out.size, query.words, items.words, out)
     return out
 
 
@@ -163,7 +164,7 @@ def hamming_histograms(
     cells = np.zeros((len(query), query.bits + 1), dtype=np.int64)
     single = query.words.shape[1] == 1 and labels.query.shape[1] == 1
     kernel = _count_one_word if single else _count
-    kernel(query.words, items.words, labels.query, labels.database, labels.exclusive, cells)
+    _count_pairs(kernel, query, items, labels, cells)
     return cells & (2**_SHIFT - 1), cells >> _SHIFT
 
 
@@ -183,8 +184,15 @@ def shared_label_histograms(
     labels = _as_pair(query_labels, gallery_labels)
     check_lengths(len(query), len(items), labels)
     counts = np.zeros((len(query), query.bits + 1, labels.most + 1), dtype=np.int64)
-    _count_shared(query.words, items.words, labels.query, labels.database, labels.exclusive, counts)
+    _count_pairs(_count_shared, query, items, labels, counts)
     return counts
+
+
+def _count_pairs(
+    kernel: Any, query: PackedCodes, items: PackedCodes, labels: LabelPair, counts: Int64
+) -> None:
+    sides = query.words, items.words, labels.query, labels.database, labels.exclusive
+    launch(kernel, len(query) * len(items), *sides, counts)
 
 
 def _as_pair(query_labels: ArrayLike | LabelPair, gallery_labels: ArrayLike | None) -> LabelPair:

@@ -32,6 +32,8 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
+from cbir_lite.retrieval.parallel import launch
+
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
@@ -217,7 +219,8 @@ def tie_aware_ap(
     fill = 0.0 if gains is None else np.nan
     expected, low, high = np.zeros(shape), np.full(shape, fill), np.full(shape, fill)
     weights = relevant if gains is None else gains
-    _average_precision(items, relevant, weights, ascending, gains is None, expected, low, high)
+    counts = items, relevant, weights, ascending, gains is None
+    launch(_average_precision, items.size, *counts, expected, low, high)
     back = np.argsort(order)
     return expected[:, back], low[:, back], high[:, back]
 
@@ -233,7 +236,7 @@ def expected_sums(
     """
     order, ascending = _ascending(items, cutoffs)
     out = np.zeros((len(items), len(ascending)))
-    _weighted_sums(items, sums, cumulative, ascending, out)
+    launch(_weighted_sums, items.size, items, sums, cumulative, ascending, out)
     return out[:, np.argsort(order)]
 
 

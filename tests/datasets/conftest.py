@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_sets import tarball, tiny_parts, with_hashes, write_rows
 
 from cbir_lite.datasets.formats import Parts
 from cbir_lite.datasets.specs import CIFAR10, MNIST, Npm, Spec
+from tests.datasets.tiny_sets import tarball, tiny_parts, with_hashes, write_rows
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_sets import (
+
+from cbir_lite.datasets import DataCorrupt, DataUnavailable, ImageSet, load
+from cbir_lite.datasets.specs import SPECS, Npm
+from tests.datasets.tiny_sets import (
     python2_pickle,
     tarball,
     write_binary,
@@ -19,9 +22,6 @@ from tiny_sets import (
     write_pickles,
     write_rows,
 )
-
-from cbir_lite.datasets import DataCorrupt, DataUnavailable, ImageSet, load
-from cbir_lite.datasets.specs import SPECS, Npm
 
 
 def assert_holds(loaded: ImageSet, parts) -> None:

@@ -19,7 +19,7 @@ from cbir_lite.datasets import Split, as_multi_hot, labelled_mask
 from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 
-SMOKE = {"epochs": 15, "batch_size": 64, "width": 128}
+SMOKE = {"epochs": 30, "batch_size": 64, "width": 128}
 SHORT = {"epochs": 2, "batch_size": 64, "width": 32}
 SHORT_ROWS = 128
 
@@ -54,11 +54,14 @@ def load() -> Digits:
 
     def part(rows: NDArray[np.int64]) -> Part:
         square = images[rows]
-        # A 2 x 2 block of pixels becomes the four channels of one position.
-        blocks = square.reshape(-1, 4, 2, 4, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 4, 4, 4)
+        blocks = square.reshape(-1, 4, 2, 4, 2).transpose(0, 1, 3, 2, 4).reshape(-1, 16, 4)
+        # Like part detectors: the pixels of block p fire at position p, in channels of their own,
+        # so the place matters and the mean over places is the picture.
+        maps = np.zeros((len(rows), 16, 16, 4), np.float32)
+        maps[:, np.arange(16), np.arange(16)] = 16 * blocks
         return Part(
             pooled=square.reshape(-1, 64),
-            maps=np.ascontiguousarray(blocks),
+            maps=maps.reshape(-1, 4, 4, 64),
             images=(square * 255).astype(np.uint8)[..., None],
             y=as_multi_hot(bunch.target[rows], 10),
         )

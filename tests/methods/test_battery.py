@@ -16,7 +16,7 @@ import torch
 
 from cbir_lite.datasets import LabelsHidden, Split
 from cbir_lite.datasets.split import SHOWS
-from cbir_lite.methods import registry
+from cbir_lite.methods import deep, registry
 from cbir_lite.methods.base import NotFitted, load
 from cbir_lite.methods.deep import DeepMethod
 
@@ -139,6 +139,34 @@ def test_labels_matter_exactly_where_they_are_declared(name, lab):
     if hidden:
         with pytest.raises(LabelsHidden):
             split.labels  # noqa: B018
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_an_interrupted_run_continues_to_the_same_codes(name, lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(deep, "CHECKPOINT_SECONDS", -1.0)
+    checkpoint = tmp_path / "run.pt"
+
+    def create():
+        return lab.create(name, {**lab.SHORT, "epochs": 4}, bits=16)
+
+    split = lab.make_split(create(), lab.SHORT_ROWS)
+    whole = create().fit(split)
+    broken = create()
+    start_epoch = broken.start_epoch
+
+    def interrupt(epoch, data):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        start_epoch(epoch, data)
+
+    broken.start_epoch = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(split, checkpoint=checkpoint)
+    assert checkpoint.exists()
+    resumed = create().fit(split, checkpoint=checkpoint)
+    for a, b in zip(lab.sides(whole), lab.sides(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert resumed.history_ == whole.history_
 
 
 # -- keeping it ------------------------------------------------------------------------------------

@@ -253,8 +253,8 @@ def test_bad_distances_are_refused() -> None:
         evaluate_distances([distances[:2], distances[2:]], labels[:3], labels, (None,))
     with pytest.raises(TypeError, match="complex"):
         evaluate_distances(distances.astype(complex), labels[:3], labels, (None,))
+    codes = np.ones((6, 8), np.int8)
     with pytest.raises(ValueError, match="radius 9 is outside"):
-        codes = np.ones((6, 8), np.int8)
         evaluate_codes(codes, codes, labels, labels, (None,), radii=(9,))
 
 

@@ -15,14 +15,17 @@ from cbir_lite.methods.base import sign
 from cbir_lite.methods.deep import Batch, DeepMethod
 from cbir_lite.methods.networks import FeatureTrunk, Standardise
 
+_SAMPLE = 256
+"""Images from which the spread over positions is taken: all of them would need much memory."""
+
 
 class _Attention(nn.Module):
     """Maps (n, h, w, d) to weights (n, h, w) that sum to one over the positions of an image."""
 
-    def __init__(self, standardise: Standardise, d: int, width: int):
+    def __init__(self, x: NDArray[Any], width: int):
         super().__init__()
-        self.standardise = standardise
-        self.convolution = nn.Linear(d, width)
+        self.standardise = Standardise(x)
+        self.convolution = nn.Linear(x.shape[-1], width)
         self.score = nn.Linear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,13 +40,22 @@ class _Attention(nn.Module):
 class _Network(nn.Module):
     """The main and the attention sub-network, joined at the hash layer, and a classifier."""
 
-    def __init__(self, x: NDArray[Any], width: int, attention: int, bits: int, classes: int):
+    def __init__(
+        self,
+        x: NDArray[Any],
+        width: int,
+        attention_width: int,
+        bits: int,
+        classes: int,
+        dropout: float,
+    ):
         super().__init__()
-        d = x.shape[-1]
         pooled = np.stack([m.mean(axis=(0, 1), dtype=np.float32) for m in x])
-        self.main = FeatureTrunk(pooled, width - width // 2)
-        self.local = FeatureTrunk(pooled, width // 2)
-        self.attention = _Attention(Standardise(pooled), d, attention)
+        # What one position holds varies more than a mean of positions.
+        some = x[:: -(-len(x) // _SAMPLE)].astype(np.float32)
+        self.main = FeatureTrunk(pooled, width - width // 2, dropout)
+        self.local = FeatureTrunk(some, width // 2, dropout)
+        self.attention = _Attention(some, attention_width)
         self.hash_layer = nn.Linear(width, bits)
         self.classifier = nn.Linear(bits, classes)
         self._scratch = torch.empty(0)
@@ -108,7 +120,7 @@ class DSAH(DeepMethod):
                 f"dsah reads maps (n, h, w, d) and got {x.shape}: extract features of kind 'maps'"
             )
         assert n_classes is not None
-        return _Network(x, self.width, self.attention_width, self.bits, n_classes)
+        return _Network(x, self.width, self.attention_width, self.bits, n_classes, self.dropout)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Pair likelihood over pairs i != j, classification and quantization of the outputs z."""

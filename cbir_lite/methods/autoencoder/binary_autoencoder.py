@@ -12,7 +12,7 @@ from cbir_lite.datasets import Split
 from cbir_lite.methods.shallow._linear import LinearHash, pooled, principal_components
 from cbir_lite.methods.shallow.itq import rotate
 
-Float = NDArray[np.float32]
+Float = NDArray[Any]
 
 MU = (0.0,) * 4 + (5e-4,) * 4 + (1e-3,) * 3 + (2e-3, 2e-3, 5e-3, 5e-3, 0.01, 0.01, 0.05, 0.05, 0.2)
 """Schedule of the authors' demo, one value an iteration."""
@@ -104,7 +104,7 @@ def svm_loss(scores: Float, y: Float, g: Float, s: Float, C: float) -> Float:
 def svm(
     U: Float, s: Float, y: Float, C: float, start: Float | None, rounds: int
 ) -> tuple[Float, Float, Float]:
-    """Linear SVMs with squared hinge for all bits at once: g (r, bits), c (bits,), scores (n, bits).
+    """Linear SVMs with squared hinge, all bits at once: g (r, bits), c (bits,), scores (n, bits).
 
     ``U`` (n, r) orthonormal and ``s`` (r,) with X = U diag(s) V^T centred; y (n, bits) in {-1, 1};
     scores = U g + c. A row beyond its margin pulls to where it is, any other to y: the squares to
@@ -137,11 +137,13 @@ class BinaryAutoencoder(LinearHash):
     :objective: \min_{h,f,Z}\ \sum_n\|x_n-f(z_n)\|^2+\mu\|z_n-h(x_n)\|^2,\quad z_n\in\{0,1\}^K,\
         h(x)=\mathrm{step}(Ax+a),\ f(z)=Wz+c
     :shapes: x (n, d) with bits <= d; codes int8 (n, bits)
-    :defaults: mu from 0 to 0.2 in 20 iterations for features scaled to a range of 1, C = 100, 200 rows
-        to check the precision at max(10, n/500) neighbours (authors' demo and code)
-    :departures: the SVMs are fitted by repeated least squares to moving targets, warm-started, a fixed
-        number of rounds; all codes of up to 12 bits are enumerated (code: up to 15); a row keeps its
-        code where the codes' step found none better
+    :defaults: mu from 0 to 0.2 in 20 iterations for features scaled to a range of 1, C = 100,
+        200 rows to check the precision at max(10, n/500) neighbours (authors' demo and code);
+        256 components, about as many dimensions as the paper's features have
+    :departures: the hash functions see the first 256 principal components (the decoder rebuilds all
+        dimensions); the SVMs are fitted by repeated least squares to moving targets,
+        warm-started, for a fixed number of rounds; all codes of up to 12 bits are enumerated
+        (code: up to 15); a row keeps its code where the codes' step found none better
     :fidelity: faithful
     """
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.base import Codes, sign
+from cbir_lite.methods.base import Codes, require_finite, sign
 from cbir_lite.methods.deep import Batch, DeepMethod, TrainingData, shares_label
 
 _BLOCK_ELEMENTS = 1 << 24
@@ -180,7 +180,7 @@ class ADSH(DeepMethod):
         """The learned codes V int8 (m, bits); ``x`` must be the database of ``fit``, in order."""
         self._require_fit()
         self._check_input(x)
-        self._check_finite_rows(x, 0)
+        require_finite(x, type(self).__name__)
         if len(x) != len(self.codes_) or not np.allclose(self._probe(x), self.probe_, rtol=1e-5):
             raise ValueError(
                 f"ADSH learned the codes of a database of {len(self.codes_)} rows and got "

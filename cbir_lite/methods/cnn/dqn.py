@@ -115,7 +115,7 @@ class DQN(DeepMethod):
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """Trunk and bottleneck of R outputs."""
-        return HashNetwork(x, self.width, self.R)
+        return HashNetwork(x, self.width, self.R, self.dropout)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Pairwise cosine loss over pairs i < j, and product quantization loss."""

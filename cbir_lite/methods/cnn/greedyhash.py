@@ -42,14 +42,16 @@ class GreedyHash(DeepMethod):
     :objective: \min\ L(\mathrm{sgn}(h))+\alpha\,\mathrm{mean}|h-\mathrm{sgn}(h)|^3,
         \quad\partial L/\partial h:=\partial L/\partial b;
         \quad L=\text{cross entropy of }Wb,\text{ or }
-        \mathrm{mean}_{i<j}\big(\cos(b_i,b_j)-\cos(x_i,x_j)\big)^2\text{ without labels}
+        \mathrm{mean}_{i<j}\big(\cos(b_i,b_j)-\cos(x_i-\bar x,x_j-\bar x)\big)^2
+        \text{ without labels}
     :shapes: x (n, d), labels (n, C) or none; h (n, bits), b = sgn(h), W (C, bits);
         codes int8 (n, bits)
     :defaults: alpha = 0.1 (public code for CIFAR-10, both variants; it uses 1 on ImageNet)
     :departures: AlexNet and VGG are replaced by a hidden layer on frozen features, also in the
         unsupervised variant, which learns one linear layer in the public code; that variant takes
-        all pairs of a batch instead of its two halves. Images with several labels are classified
-        by binary cross entropy. Adam with cosine decay instead of SGD
+        all pairs of a batch instead of its two halves, and features centred at their training
+        mean: raw ones are positive, so their cosines hardly differ. Images with several labels are
+        classified by binary cross entropy. Adam with cosine decay instead of SGD
     :fidelity: simplified
     """
 
@@ -70,7 +72,7 @@ class GreedyHash(DeepMethod):
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """The hash network; supervised, it also owns the classifier so that Adam trains both."""
-        network: nn.Module = HashNetwork(x, self.width, self.bits)
+        network: nn.Module = HashNetwork(x, self.width, self.bits, self.dropout)
         if n_classes is not None:
             network.classifier = nn.Linear(self.bits, n_classes, bias=False)
         return network
@@ -83,7 +85,7 @@ class GreedyHash(DeepMethod):
         if data.y is not None:
             self.memory_ = {"one_label": (data.y.sum(1) == 1).all()}
         else:
-            self.memory_ = {"mean": data.x.double().mean(0).float()}
+            self.memory_ = {"mean": data.x.mean(0, dtype=torch.float64).float()}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The task on codes, and the cubic distance of h from them."""
@@ -101,5 +103,5 @@ class GreedyHash(DeepMethod):
 
     def _structure(self, b: Tensor, batch: Batch) -> dict[str, Tensor]:
         i, j = torch.triu_indices(len(b), len(b), offset=1)
-        x = batch.x.float() - self.memory_["mean"]
+        x = (batch.x - self.memory_["mean"]).flatten(1)
         return {"cosine": (cosines(b) - cosines(x))[i, j].square().mean()}

@@ -16,7 +16,7 @@ from cbir_lite.methods.shallow._linear import pooled, principal_components
 def _normalise(x: NDArray[Any]) -> Descriptors:
     """Rows of length one; a zero row stays zero."""
     norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return np.divide(x, norms, out=np.zeros(x.shape, np.float32), where=norms > 0)
+    return np.asarray(x / np.where(norms > 0, norms, 1), np.float32)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -54,7 +54,7 @@ class NeuralCodes(Method):
         if self.compress:
             mean, V, deviation = principal_components(x, self.bits)
             if self.whiten:
-                V = V / np.where(deviation > 0, deviation, 1.0)
+                V /= np.where(deviation > 0, deviation, 1.0)
             self.mean_, self.V_ = mean.astype(np.float32), V.astype(np.float32)
         return self
 

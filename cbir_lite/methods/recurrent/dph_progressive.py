@@ -36,9 +36,9 @@ def salient_regions(x: Tensor, steps: int) -> Tensor:
 class _Steps(nn.Module):
     """Region descriptors (n, T, d) to relaxed codes of all steps (n, T, bits) in (-1, 1)."""
 
-    def __init__(self, r: NDArray[Any], width: int, bits: int):
+    def __init__(self, r: NDArray[Any], width: int, bits: int, dropout: float):
         super().__init__()
-        self.trunk = FeatureTrunk(r, width)
+        self.trunk = FeatureTrunk(r, width, dropout)
         self.lstm = nn.LSTM(width, width, batch_first=True)
         self.hash_layer = nn.Linear(width, bits)
 
@@ -51,9 +51,9 @@ class _Steps(nn.Module):
 class _Network(nn.Module):
     """The relaxed code of the last step (n, bits)."""
 
-    def __init__(self, r: NDArray[Any], width: int, bits: int):
+    def __init__(self, r: NDArray[Any], width: int, bits: int, dropout: float):
         super().__init__()
-        self.steps = _Steps(r, width, bits)
+        self.steps = _Steps(r, width, bits, dropout)
 
     def forward(self, r: Tensor) -> Tensor:
         """Region descriptors (n, T, d) to the code that has seen every region."""
@@ -73,24 +73,22 @@ class DPH(DeepMethod):
     :cite: bai2019dph
     :source: the abstracts of the 2017 conference and the 2019 journal paper (LSTM, codes of
         expanding salient regions, triplet ranking loss); full text and code were not found
-    :objective: \min\ \sum_t\Big(\sum_{(a,p,n)}\max\big(0,\ m+\|h^t_a-h^t_p\|_2^2
-        -\|h^t_a-h^t_n\|_2^2\big)+\lambda\sum_i\|h^t_i-\mathrm{sgn}(h^t_i)\|_2^2\Big)
+    :objective: \min\ \sum_t\sum_{(a,p,n)}\max\big(0,\ m+\|h^t_a-h^t_p\|_2^2
+        -\|h^t_a-h^t_n\|_2^2\big)
     :shapes: maps x (n, h, w, d), labels (n, C); region descriptors r (n, T, d); h (n, T, bits);
         codes int8 (n, bits), of all steps (n, T, bits)
-    :defaults: T = 4 steps, m = bits (a gap of a quarter of the bits, since a bit that differs adds
-        4), lam = 0.1 (sums over triplets and images are means here), hidden layer and LSTM of
-        width / 2; all chosen here
+    :defaults: T = 4 steps, m = bits / 4 (a bit that differs adds 4 to a distance), the sum over
+        triplets is a mean, hidden layer and LSTM of width / 2; all chosen here
     :departures: saliency is the sum of channels of frozen maps instead of the papers' saliency
         models, and a region is pooled from the maps instead of cropped from the image; the plain
-        LSTM of 2017, not the graph-based recurrent network of 2019; the quantization term
-        and all constants are not the papers'
+        LSTM of 2017, not the graph-based recurrent network of 2019; the constants, and whatever
+        the loss has beside the ranking, are not the papers'
     :fidelity: sketch
     """
 
     reads = "maps"
 
     steps: int = 4
-    lam: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -100,7 +98,7 @@ class DPH(DeepMethod):
     @property
     def m(self) -> float:
         """The margin, which grows with the code length."""
-        return float(self.bits)
+        return self.bits / 4
 
     def prepare(self, x: NDArray[Any]) -> NDArray[Any]:
         """Region descriptors float32 (n, T, d) of maps (n, h, w, d): they hold no parameters."""
@@ -117,23 +115,21 @@ class DPH(DeepMethod):
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """Hidden layer, LSTM and hash layer on region descriptors (n, T, d)."""
-        return _Network(x, self.width // 2, self.bits)
+        return _Network(x, self.width // 2, self.bits, self.dropout)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Ranking loss of all valid triplets of the batch and quantization, summed over steps."""
+        """Ranking loss averaged over all valid triplets of the batch, one term for each step."""
         s = batch.similarity
         a, p = (s - torch.eye(len(s)) > 0).nonzero(as_tuple=True)
         negative = 1 - s[a]
         triplets = negative.sum().clamp_min(1)
-        ranking = torch.zeros(())
-        quantization = torch.zeros(())
-        for h in self.network_.get_submodule("steps")(batch.x).unbind(1):
+        terms = {}
+        for t, h in enumerate(self.network_.get_submodule("steps")(batch.x).unbind(1), 1):
             squares = h.square().sum(1)
             d2 = squares[:, None] + squares - 2 * h @ h.T
             hinge = (self.m + d2[a, p][:, None] - d2[a]).clamp_min(0)
-            ranking = ranking + (hinge * negative).sum() / triplets
-            quantization = quantization + (h - sign(h.detach())).square().sum() / len(h)
-        return {"ranking": ranking, "quantization": self.lam * quantization}
+            terms[f"ranking {t}"] = (hinge * negative).sum() / triplets
+        return terms
 
     def encode_steps(self, x: NDArray[Any]) -> Codes:
         """Codes int8 (n, T, bits) after each region of maps (n, h, w, d); the last are encode's."""

@@ -6,19 +6,20 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods.base import sign
 from cbir_lite.methods.shallow._linear import Float64, LinearHash, pooled, principal_components
 
 
-def quantization(V: Float64, R: Float64) -> float:
+def quantization(V: NDArray[Any], R: NDArray[Any]) -> float:
     """Q(B, R) per row: mean of |sgn(v R) - v R|^2 over the rows v of V (n, bits)."""
     Z = V @ R
     return float(np.square(sign(Z) - Z).sum() / len(V))
 
 
-def rotate(V: Float64, R: Float64) -> Float64:
+def rotate(V: NDArray[Any], R: NDArray[Any]) -> Float64:
     """One iteration: fix R and set B = sgn(V R), then the R that solves Procrustes for B."""
     B = sign(V @ R).astype(np.float64)
     S, _, S_hat = np.linalg.svd(B.T @ V)

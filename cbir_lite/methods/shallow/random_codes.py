@@ -38,7 +38,7 @@ class RandomCodes(Method):
     :network: none
     :descriptor: binary
     :cite: none
-    :source: multiply-add hashing of the row's 32-bit words, then the published finaliser of SplitMix64
+    :source: multiply-add hashing of the row's 32-bit words, and the finaliser of SplitMix64
     :objective: b_k \sim \text{Bernoulli}(\tfrac12)
     :shapes: x (n, ...), read as float32; codes int8 (n, bits)
     :defaults: seed = 0, another seed gives unrelated codes

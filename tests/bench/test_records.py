@@ -1,0 +1,98 @@
+"""Records: whole or not at all, checked on reading, the same run only once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbir_lite.bench.records import (
+    COLUMNS,
+    RecordError,
+    latest,
+    read_records,
+    summary,
+    write_records,
+)
+
+
+def row(method: str = "itq", seed: int = 0, **more: object) -> dict[str, object]:
+    base = dict.fromkeys(COLUMNS, np.nan) | {
+        "method": method, "fidelity": "faithful", "supervision": "unsupervised",
+        "descriptor": "binary", "learns_database": False, "dataset": "digits",
+        "protocol": "digits", "protocol_hash": "12", "backbone": "pixels", "weights_hash": "none",
+        "bits": 16, "seed": seed, "params": "{}", "code_hash": "00e1", "map_all": 0.5,
+        "version": "0.1.0", "commit": "123456789012",
+    }
+    return base | more
+
+
+def test_round_trip_keeps_hashes_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    write_records(path, [row()])
+    frame = read_records(path)
+    assert list(frame.columns) == list(COLUMNS)
+    assert frame["code_hash"][0] == "00e1"
+    assert frame["commit"][0] == "123456789012"
+    assert frame["map_all"][0] == 0.5
+
+
+def test_the_same_run_is_replaced_and_another_added(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    write_records(path, [row(), row(seed=1)])
+    write_records(path, [row(map_all=0.75), row(seed=2)])
+    frame = read_records(tmp_path)
+    assert list(frame["seed"]) == [0, 1, 2]
+    assert list(frame["map_all"]) == [0.75, 0.5, 0.5]
+    table = summary(frame, "map_all")
+    assert table["mean"][0] == pytest.approx(np.mean([0.75, 0.5, 0.5]))
+    assert table["std"][0] == pytest.approx(np.std([0.75, 0.5, 0.5], ddof=1))
+    assert table["seeds"][0] == 3
+
+
+def test_latest_leaves_out_records_of_other_code(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    write_records(path, [row(), row(code_hash="ffff", seed=1)])
+    assert list(latest(read_records(path), {"itq": "00e1"})["seed"]) == [0]
+
+
+def test_defects_name_file_row_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    with pytest.raises(RecordError, match="colour"):
+        write_records(path, [row(colour=1)])
+    write_records(path, [row(), row(seed=1)])
+    text = path.read_text()
+    path.write_text(text.replace("0.5", "1.5", 1))
+    with pytest.raises(RecordError, match=r"r\.csv: row 2: map_all = 1\.5"):
+        read_records(path)
+    path.write_text(text.replace("map_all,", "map_everything,", 1))
+    with pytest.raises(RecordError, match="columns missing: map_all"):
+        read_records(path)
+    lines = text.splitlines()
+    path.write_text("\n".join([*lines, lines[1]]))
+    with pytest.raises(RecordError, match="row 4 repeats"):
+        read_records(path)
+
+
+def test_no_files_give_an_empty_table(tmp_path: Path) -> None:
+    frame = read_records(tmp_path / "none.csv", tmp_path)
+    assert len(frame) == 0
+    assert list(frame.columns) == list(COLUMNS)
+
+
+def _add(path: str, method: str) -> None:
+    for seed in range(8):
+        write_records(path, [row(method, seed)])
+
+
+def test_two_processes_adding_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    context = multiprocessing.get_context("spawn")
+    jobs = [context.Process(target=_add, args=(str(path), m)) for m in ("itq", "lsh")]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert len(read_records(path)) == 16

@@ -1,0 +1,181 @@
+"""Runs and grids on digits: protocols share a training, killed grids go on, failures are told."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbir_lite import datasets
+from cbir_lite.bench import (
+    COLUMNS,
+    Setting,
+    Spec,
+    at_scale,
+    load_suite,
+    read_records,
+    run,
+    run_grid,
+    suite_names,
+)
+from cbir_lite.bench.grid import run_suite
+from cbir_lite.bench.memory import peak_mb, reset_peak
+from cbir_lite.methods import registry
+
+run_module = importlib.import_module("cbir_lite.bench.run")
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> str:
+    """The digits protocol with its training images in the database, as a file."""
+    narrow = datasets.protocol("digits")
+    database = np.sort(np.concatenate([narrow.database, narrow.train]))
+    protocol = datasets.Protocol(
+        "digits-wide", "digits", narrow.query, narrow.train, database, narrow.n_images
+    )
+    path = tmp_path / "digits-wide.json"
+    datasets.save_protocol(protocol, path)
+    return str(path)
+
+
+def test_one_training_serves_protocols_that_differ_in_the_database(wide: str) -> None:
+    records, history = run(Spec("dpsh", (wide, "digits"), "pixels", 16, 0, {"epochs": 2}))
+    assert [r["protocol"] for r in records] == ["digits-wide", "digits"]
+    assert len(history) == 2
+    assert set(history[0]) == {"likelihood", "quantization"}
+    assert set(records[0]) <= set(COLUMNS)
+    method = registry.create("dpsh", bits=16, epochs=2)
+    narrow = Setting("digits", "pixels")
+    method.fit(narrow.split(method))
+    assert records[1]["map_all"] == pytest.approx(narrow.evaluate(method).mean_ap(), abs=1e-12)
+    assert np.isnan(records[1]["map_54000"])
+    low, high = records[0]["map_all_low"], records[0]["map_all_high"]
+    assert low <= records[0]["map_all"] <= high
+    assert records[0]["bytes_per_item"] == 2
+    assert json.loads(records[0]["params"]) == {"epochs": 2}
+
+
+def test_protocols_must_be_given_widest_first(wide: str) -> None:
+    with pytest.raises(ValueError, match="put it first"):
+        run(Spec("lsh", ("digits", wide), "pixels", 16))
+
+
+@pytest.mark.parametrize("name", ["neural_codes", "dqn"])
+def test_real_valued_and_quantization_systems_are_scored_by_their_distance(name: str) -> None:
+    params = {"epochs": 2} if name == "dqn" else {}
+    records, _ = run(Spec(name, ("digits",), "pixels", 16, 0, params))
+    assert records[0]["map_all"] > 0.2
+    assert records[0]["bytes_per_item"] == (2 if name == "dqn" else 64)
+
+
+def test_unsupervised_systems_get_no_labels() -> None:
+    setting = Setting("digits", "pixels")
+    split = setting.split(registry.create("itq", bits=8))
+    with pytest.raises(datasets.LabelsHidden):
+        _ = split.labels
+
+
+def test_code_hash_ignores_words_and_sees_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import inspect
+
+    source = inspect.getsource(inspect.getmodule(registry.get("dpsh")))  # type: ignore[arg-type]
+    first = run_module.code_hash.__wrapped__("dpsh")
+    monkeypatch.setattr(
+        run_module.inspect, "getsource", lambda _: source.replace("Stored outputs", "Kept outputs")
+    )
+    assert run_module.code_hash.__wrapped__("dpsh") == first
+    monkeypatch.setattr(
+        run_module.inspect, "getsource", lambda _: source.replace("0.5 * u", "0.6 * u")
+    )
+    assert run_module.code_hash.__wrapped__("dpsh") != first
+
+
+def test_suites_name_known_systems_and_start_with_the_first_seed() -> None:
+    for name in suite_names():
+        specs = load_suite(name)
+        assert {s.method for s in specs} <= set(registry.names())
+        assert [s.seed for s in specs] == sorted(s.seed for s in specs)
+
+
+def test_suite_errors_name_file_and_key(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no suite 'nothing'"):
+        load_suite("nothing")
+    path = tmp_path / "s.yaml"
+    path.write_text("grids: [{methods: [lsh], protocols: [digits], backbone: pixels, bit: [8]}]")
+    with pytest.raises(ValueError, match=r"bit.*seeds"):
+        load_suite(path)
+
+
+def test_grid_resumes_and_reports_failures(tmp_path: Path) -> None:
+    output = tmp_path / "digits.csv"
+    specs = [Spec("lsh", ("digits",), "pixels", 8, s) for s in range(3)]
+    assert run_grid(specs[:2], output, workers=1, progress=False) == []
+    before = output.read_text()
+    bad = Spec("lsh", ("digits",), "pixels", 8, 0, {"no_such": 1})
+    failures = run_suite([*specs, bad], tmp_path, workers=2)
+    assert len(failures) == 1
+    assert "no_such" in failures[0]
+    frame = read_records(output)
+    assert sorted(frame["seed"]) == [0, 1, 2]
+    assert all(line in output.read_text() for line in before.splitlines())
+    assert run_suite(specs, tmp_path, dry_run=True) == []
+
+
+def _script(tmp_path: Path, output: Path) -> Path:
+    script = tmp_path / "grid.py"
+    script.write_text(
+        "from cbir_lite.bench import Spec, run_grid\n"
+        "if __name__ == '__main__':\n"
+        f"    run_grid([Spec('dpsh', ('digits',), 'pixels', 8, s, {{'epochs': 8}})"
+        f" for s in range(6)], {str(output)!r}, workers=1, progress=False)\n"
+    )
+    return script
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_grid_loses_and_repeats_nothing(tmp_path: Path, how: signal.Signals) -> None:
+    output = tmp_path / "digits.csv"
+    script = _script(tmp_path, output)
+    process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not output.exists():
+        assert time.monotonic() < deadline, "no run finished in two minutes"
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.kill(process.pid, how)
+    process.communicate()
+    kept = read_records(output)
+    assert 1 <= len(kept) < 6
+    subprocess.run([sys.executable, str(script)], check=True)
+    frame = read_records(output)
+    assert sorted(frame["seed"]) == list(range(6))
+    # What was there was not measured again: its seconds are the same.
+    merged = kept.merge(frame, on="seed")
+    assert (merged["train_seconds_x"] == merged["train_seconds_y"]).all()
+
+
+def test_peak_memory_is_that_of_the_run() -> None:
+    reset_peak()
+    before = peak_mb()
+    block = np.ones(40_000_000, np.float64)
+    assert peak_mb() - before > 250
+    del block
+
+
+def test_scales() -> None:
+    with pytest.raises(ValueError, match="smoke, book, full"):
+        at_scale("huge")
+    setting = at_scale("smoke", "pixels")
+    assert len(setting.image_set) == len(setting.features())
+    assert len(setting.frozen.query) == 60
+    assert len(setting.rows("train")) == 300

@@ -1,0 +1,216 @@
+"""Extraction: cached, resumable, the same by every runtime, and clear when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbir_lite.datasets import ImageSet
+from cbir_lite.features import describe_name, load, provenance_hash
+from cbir_lite.features import extract as module
+from cbir_lite.features.backbones import BackboneSpec, UnknownBackbone, WeightsUnavailable, build
+from cbir_lite.features.extract import Provenance, extract
+from cbir_lite.features.runtimes import (
+    RuntimeUnavailable,
+    choose,
+    openvino_runtime,
+    processor_has_bf16,
+    torch_runtime,
+)
+
+BACKBONE = "efficientnet_lite0-32"
+
+
+def image_set(n: int = 40, seed: int = 0, channels: int = 3) -> ImageSet:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, 8, 8, channels), dtype=np.uint8)
+    labels = np.eye(2, dtype=np.uint8)[rng.integers(0, 2, n)]
+    return ImageSet(f"noise{seed}", images, labels, ("a", "b"))
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CBIR_LITE_CACHE", str(tmp_path / "cache"))
+
+
+def test_names_say_network_size_and_precision() -> None:
+    spec = BackboneSpec.parse("efficientnet_lite0-224-bf16")
+    assert (spec.network, spec.size, spec.precision) == ("efficientnet_lite0", 224, "bf16")
+    assert spec.name == "efficientnet_lite0-224-bf16"
+    assert "224 x 224" in describe_name("efficientnet_lite0-224")
+    assert provenance_hash("hog") == "none"
+    assert len(provenance_hash(BACKBONE)) == 16
+
+
+@pytest.mark.parametrize("name", ["nothing-224", "efficientnet_lite0", "efficientnet_lite0-7"])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(UnknownBackbone, match=name):
+        BackboneSpec.parse(name)
+
+
+def test_missing_weights_say_where_they_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match="resnet18-.*pth"):
+        build(BackboneSpec.parse("resnet18-224"))
+
+
+def test_torchvision_backbone_reads_the_weights_a_reader_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    import torchvision
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    model = torchvision.models.resnet18()
+    torch.save(model.state_dict(), folder / url.rsplit("/", 1)[-1])
+    pooled, maps = torch_runtime(BackboneSpec.parse("resnet18-64"), True)(image_set(2).images)
+    assert pooled.shape == (2, 512)
+    assert maps is not None
+    assert maps.shape == (2, 2, 2, 512)
+
+
+def test_pooled_is_the_mean_of_the_maps_and_is_cached() -> None:
+    images = image_set()
+    maps = extract(images, BACKBONE, "maps", progress=False)
+    pooled = extract(images, BACKBONE, progress=False)
+    assert pooled.shape == (40, 1280)
+    assert pooled.dtype == np.float32
+    assert maps.dtype == np.float16
+    np.testing.assert_allclose(maps.astype(np.float32).mean((1, 2)), pooled, atol=5e-3)
+    assert isinstance(pooled, np.memmap)
+    assert not pooled.flags.writeable
+
+
+def test_runtimes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = image_set(6)
+    spec = BackboneSpec.parse(BACKBONE)
+    a, _ = torch_runtime(spec, False)(images.images)
+    b, _ = openvino_runtime(spec, False, (4, 8, 8, 3))(images.images[:4])
+    c, _ = openvino_runtime(spec, False, (4, 8, 8, 3))(images.images[4:])
+    both = np.concatenate([b, c])
+    cosine = (a * both).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(both, axis=1)
+    assert cosine.min() > 0.9999
+
+
+def test_grey_images_are_repeated_to_three_channels() -> None:
+    grey = image_set(3, channels=1)
+    colour = np.repeat(grey.images, 3, axis=3)
+    run = torch_runtime(BackboneSpec.parse(BACKBONE), False)
+    np.testing.assert_allclose(run(grey.images)[0], run(colour)[0], atol=1e-5)
+
+
+def test_a_killed_extraction_goes_on_at_the_last_finished_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = image_set(2100)
+    monkeypatch.setattr(module, "open_runtime", lambda *_: _counting(calls, None))
+    calls: list[int] = []
+    whole = np.array(extract(images, BACKBONE, progress=False))
+    path = Provenance(images.images_hash, provenance_hash(BACKBONE), BACKBONE, "openvino").path(
+        "pooled"
+    )
+    path.unlink()
+
+    calls.clear()
+    monkeypatch.setattr(module, "open_runtime", lambda *_: _counting(calls, 40))
+    with pytest.raises(KeyboardInterrupt):
+        extract(images, BACKBONE, progress=False)
+    assert not path.exists()
+    first = sum(calls)
+    calls.clear()
+    monkeypatch.setattr(module, "open_runtime", lambda *_: _counting(calls, None))
+    np.testing.assert_array_equal(extract(images, BACKBONE, progress=False), whole)
+    assert sum(calls) == 2100 - 1024
+    assert first > 1024
+    assert json.loads(path.with_suffix(".json").read_text())["backbone"] == BACKBONE
+
+
+def _counting(calls: list[int], stop_after: int | None):
+    def run(batch: np.ndarray):
+        if stop_after is not None and len(calls) >= stop_after:
+            raise KeyboardInterrupt
+        calls.append(len(batch))
+        return batch.reshape(len(batch), -1).astype(np.float32), None
+
+    return run
+
+
+def test_features_that_are_not_finite_name_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(batch: np.ndarray):
+        out = np.ones((len(batch), 4), np.float32)
+        out[2] = np.nan
+        return out, None
+
+    monkeypatch.setattr(module, "open_runtime", lambda *_: run)
+    with pytest.raises(FloatingPointError, match="image 2 "):
+        extract(image_set(5), BACKBONE, progress=False)
+
+
+def test_other_images_are_another_entry() -> None:
+    a = extract(image_set(4, seed=1), BACKBONE, progress=False)
+    b = extract(image_set(4, seed=2), BACKBONE, progress=False)
+    assert not np.array_equal(a, b)
+
+
+def _fill(cache: str, queue) -> None:
+    import os
+
+    os.environ["CBIR_LITE_CACHE"] = cache
+    x = extract(image_set(64), BACKBONE, progress=False)
+    queue.put(float(x.sum()))
+
+
+def test_two_processes_filling_one_cache_agree(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    jobs = [context.Process(target=_fill, args=(str(tmp_path / "c"), queue)) for _ in range(2)]
+    for job in jobs:
+        job.start()
+    sums = [queue.get(timeout=120) for _ in jobs]
+    for job in jobs:
+        job.join()
+    assert sums[0] == sums[1]
+    assert len(list((tmp_path / "c" / "features").glob("*.npy"))) == 1
+
+
+def test_folder_images_of_any_size(tmp_path: Path) -> None:
+    from PIL import Image
+
+    paths = []
+    for i, size in enumerate([(9, 17), (20, 12)]):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(np.full((*size, 3), 40 * i, np.uint8)).save(path)
+        paths.append(path)
+    images = ImageSet("folder", paths, np.ones((2, 1), np.uint8), ("x",))
+    assert load(images, BACKBONE, progress=False).shape == (2, 1280)
+
+
+def test_precision_needs_a_runtime_that_has_it(tmp_path: Path) -> None:
+    spec = BackboneSpec.parse("efficientnet_lite0-224-bf16")
+    with pytest.raises(RuntimeUnavailable, match="bfloat16"):
+        choose(spec, "torch")
+    with pytest.raises(ValueError, match="runtime"):
+        choose(spec, "tensorflow")
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx2")
+    assert not processor_has_bf16(tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text("flags : fpu avx512_bf16")
+    assert processor_has_bf16(tmp_path / "cpuinfo")
+
+
+def test_store_dispatches_by_name() -> None:
+    images = image_set(12)
+    np.testing.assert_array_equal(load(images, "pixels", "images"), images.images)
+    x = load(images, "colour_histogram", progress=False)
+    assert len(x) == 12
+    np.testing.assert_array_equal(x, load(images, "colour_histogram", progress=False))
+    with pytest.raises(ValueError, match="no maps"):
+        load(images, "pixels", "maps")
+    with pytest.raises(ValueError, match="unknown backbone"):
+        describe_name("sift-of-the-future")
