@@ -1,5 +1,6 @@
 """Specs to records: settings, runs, resumable grids, and the records themselves."""
 
+from cbir_lite.bench.compare import Difference, difference
 from cbir_lite.bench.grid import load_suite, run_grid, suite_names
 from cbir_lite.bench.records import COLUMNS, read_records, write_records
 from cbir_lite.bench.run import Spec, run
@@ -8,9 +9,11 @@ from cbir_lite.bench.setting import SCALES, Setting, at_scale
 __all__ = [
     "COLUMNS",
     "SCALES",
+    "Difference",
     "Setting",
     "Spec",
     "at_scale",
+    "difference",
     "load_suite",
     "read_records",
     "run",

@@ -32,6 +32,7 @@ class Setting:
         backbone: name of a backbone or hand-crafted descriptor (see :mod:`cbir_lite.features`).
         images: the image set; default: the protocol's own.
         progress: whether slow steps show a bar.
+        parent: the setting this one is a part of and the rows it took (see :meth:`subset`).
 
     >>> setting = Setting("digits", "pixels")
     >>> from cbir_lite.methods.registry import create
@@ -43,6 +44,7 @@ class Setting:
     backbone: str
     images: ImageSet | None = None
     progress: bool = False
+    parent: tuple[Setting, NDArray[np.int64]] | None = field(default=None, repr=False)
     _features: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -71,14 +73,60 @@ class Setting:
     def features(self, kind: str = "pooled") -> NDArray[Any]:
         """Features (n, ...) of the whole set; ``kind`` as a system's ``reads``."""
         if kind not in self._features:
-            self._features[kind] = features.load(
-                self.image_set,
-                self.backbone,
-                kind,  # type: ignore[arg-type]
-                train=self.frozen.train,
-                progress=self.progress,
-            )
+            if self.parent is not None and not features.is_handcrafted(self.backbone):
+                whole, rows = self.parent
+                self._features[kind] = whole.features(kind)[rows]
+            else:
+                self._features[kind] = features.load(
+                    self.image_set,
+                    self.backbone,
+                    kind,  # type: ignore[arg-type]
+                    train=self.frozen.train,
+                    progress=self.progress,
+                )
         return self._features[kind]
+
+    def with_backbone(self, backbone: str) -> Setting:
+        """The same images and protocol seen through other features."""
+        parent = self.parent
+        if parent is not None:
+            parent = (parent[0].with_backbone(backbone), parent[1])
+        return Setting(self.protocol, backbone, self.images, self.progress, parent)
+
+    def subset(
+        self,
+        query: int | None = None,
+        train: int | None = None,
+        database: int | None = None,
+        *,
+        inherit: bool = True,
+    ) -> Setting:
+        """A smaller, class-balanced setting with only its own images.
+
+        Backbone features are rows of this setting's with ``inherit``, else (and hand-crafted
+        descriptors always) computed for the smaller set alone.
+        """
+        small = datasets.subsample(
+            self.frozen, query=query, train=train, database=database, labels=self.labels
+        )
+        used = np.unique(np.concatenate([small.query, small.train, small.database]))
+        place = [np.searchsorted(used, p) for p in (small.query, small.train, small.database)]
+        whole = self.image_set
+        if not isinstance(whole.images, np.ndarray):
+            raise ValueError(f"{whole.name}: images of a folder cannot be subsampled")
+        images = ImageSet(
+            f"{whole.name}[{len(used)}]",
+            np.ascontiguousarray(whole.images[used]),
+            np.ascontiguousarray(whole.labels[used]),
+            whole.class_names,
+            whole.licence,
+            whole.source,
+        )
+        protocol = Protocol(
+            small.name, images.name, *place, len(used), small.description  # type: ignore[misc]
+        )
+        parent = (self, used) if inherit else None
+        return Setting(protocol, self.backbone, images, self.progress, parent)
 
     def rows(self, part: str, kind: str = "pooled") -> NDArray[Any]:
         """Features of the ``query``, ``train`` or ``database`` part."""
@@ -162,32 +210,7 @@ def at_scale(scale: str, backbone: str | None = None, *, progress: bool = True) 
     if scale not in SCALES:
         raise ValueError(f"SCALE={scale!r}: use one of {', '.join(SCALES)}")
     chosen = SCALES[scale]
-    protocol = datasets.protocol(chosen.protocol)
-    images = datasets.load(protocol.dataset)
-    if chosen.query is not None:
-        protocol, images = _small(protocol, images, chosen)
-    return Setting(protocol, backbone or chosen.backbone, images, progress)
-
-
-def _small(protocol: Protocol, images: ImageSet, scale: Scale) -> tuple[Protocol, ImageSet]:
-    """A subsample with only its own images, so that no feature is extracted in vain."""
-    small = datasets.subsample(
-        protocol, query=scale.query, train=scale.train, database=scale.database
-    )
-    used = np.unique(np.concatenate([small.query, small.train, small.database]))
-    moved = {p: np.searchsorted(used, getattr(small, p)) for p in ("query", "train", "database")}
-    subset = ImageSet(
-        name=f"{images.name}-{len(used)}",
-        images=np.ascontiguousarray(images.images[used]),
-        labels=np.ascontiguousarray(images.labels[used]),
-        class_names=images.class_names,
-        licence=images.licence,
-        source=images.source,
-    )
-    return (
-        Protocol(
-            f"{small.name}", subset.name, moved["query"], moved["train"], moved["database"],
-            len(used), small.description,
-        ),
-        subset,
-    )
+    setting = Setting(chosen.protocol, backbone or chosen.backbone, progress=progress)
+    if chosen.query is None:
+        return setting
+    return setting.subset(chosen.query, chosen.train, chosen.database, inherit=False)

@@ -4,6 +4,12 @@
 (``colour_histogram``, ``hog``, ...) or of a backbone (``efficientnet_lite0-224``).
 """
 
-from cbir_lite.features.store import Kind, describe_name, load, provenance_hash
+from cbir_lite.features.store import (
+    Kind,
+    describe_name,
+    is_handcrafted,
+    load,
+    provenance_hash,
+)
 
-__all__ = ["Kind", "describe_name", "load", "provenance_hash"]
+__all__ = ["Kind", "describe_name", "is_handcrafted", "load", "provenance_hash"]

@@ -105,7 +105,7 @@ def _fill(
     journal = paths[kinds[-1]].with_suffix(".progress.json")
     channels = NETWORKS[spec.network].channels
     done = _rows_done(journal, partials)
-    shape = (min(batch_size, n), *_pixels(images, 0, 1, spec.size).shape[1:])
+    shape = (min(batch_size, n), *pixels(images, 0, 1, spec.size).shape[1:])
     with warnings.catch_warnings():
         # Tracing warns about Python branches on the (fixed) batch shape.
         warnings.simplefilter("ignore")
@@ -121,7 +121,7 @@ def _fill(
         stop = min(start + chunk, n)
         for a in range(start, stop, batch_size):
             b = min(a + batch_size, stop)
-            rows = _checked(run(_pixels(images, a, b, spec.size)), a)
+            rows = _checked(run(pixels(images, a, b, spec.size)), a)
             if not stores:
                 stores = {
                     k: np.lib.format.open_memmap(
@@ -145,7 +145,7 @@ def _fill(
     journal.unlink()
 
 
-def _pixels(images: ImageSet, a: int, b: int, size: int) -> NDArray[np.uint8]:
+def pixels(images: ImageSet, a: int, b: int, size: int) -> NDArray[np.uint8]:
     """Rows a to b as one array; images of a folder, which differ in size, are resized first."""
     if isinstance(images.images, np.ndarray):
         return images.images[a:b]

@@ -62,7 +62,7 @@ def _grey(images: Images) -> Images:
 
 def pixels(images: Images) -> Features:
     """Grey levels in 0..1 in row, column, channel order: (n, h*w*c)."""
-    return images.reshape(len(images), -1) / np.float32(255)
+    return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
 
 
 def colour_histogram(images: Images) -> Features:

@@ -12,7 +12,10 @@ from cbir_lite._cache import atomic_write, cache_dir, lock, sha256_array
 from cbir_lite.datasets import ImageSet
 from cbir_lite.features import handcrafted
 from cbir_lite.features.backbones import BackboneSpec, weights_hash
-from cbir_lite.features.extract import CODE_VERSION, extract
+from cbir_lite.features.extract import CODE_VERSION, extract, pixels
+
+FOLDER_SIZE = 224
+"""Side in pixels to which images of a folder are brought where they must be one array."""
 
 Kind = Literal["pooled", "maps", "images"]
 
@@ -41,7 +44,7 @@ def load(
     Raises ``ValueError`` for an unknown name or a kind that the name does not have.
     """
     if kind == "images":
-        return np.asarray(images.images)
+        return pixels(images, 0, len(images), FOLDER_SIZE)
     if name not in handcrafted.DESCRIPTORS:
         return extract(images, name, kind, runtime=runtime, progress=progress)
     if kind != "pooled":
@@ -60,14 +63,18 @@ def _described(
     if not path.exists():
         with lock(path):
             if not path.exists():
-                vocabulary = None if train is None else np.asarray(images.images[train])
-                x = handcrafted.describe(
-                    np.asarray(images.images), name, vocabulary=vocabulary, progress=progress
-                )
+                array = pixels(images, 0, len(images), FOLDER_SIZE)
+                vocabulary = None if train is None else array[train]
+                x = handcrafted.describe(array, name, vocabulary=vocabulary, progress=progress)
                 with atomic_write(path) as temporary:
                     np.save(temporary, x)
     loaded: NDArray[Any] = np.load(path, mmap_mode="r")
     return loaded
+
+
+def is_handcrafted(name: str) -> bool:
+    """Whether a feature name is a hand-crafted descriptor, not a backbone."""
+    return name in handcrafted.DESCRIPTORS
 
 
 def describe_name(name: str) -> str:

@@ -18,6 +18,9 @@ class Standardise(nn.Module):
     Maps are standardised per channel. Features that never vary are only centred.
     """
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, x: NDArray[np.generic]):
         super().__init__()
         axes = tuple(range(x.ndim - 1))

@@ -10,10 +10,12 @@ from cbir_lite.plots.style import OKABE_ITO, PAGE_WIDTH, use
 from cbir_lite.plots.tables import reported_measured, to_html
 from cbir_lite.plots.timeline import timeline
 from cbir_lite.plots.tree import taxonomy_tree
+from cbir_lite.plots.verdicts import Verdict, verdict
 
 __all__ = [
     "OKABE_ITO",
     "PAGE_WIDTH",
+    "Verdict",
     "agreement",
     "describe_grid",
     "map_by_bits",
@@ -25,4 +27,5 @@ __all__ = [
     "timeline",
     "to_html",
     "use",
+    "verdict",
 ]

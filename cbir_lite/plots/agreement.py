@@ -28,8 +28,8 @@ def place_labels(
 ) -> list[Any]:
     """Write a text near each anchor (x, y, text in data units) so that none hides another.
 
-    Texts keep off each other and off all `points`; the nearest free place in a spiral is taken, with
-    a thin line to the anchor where it is not beside it. `ValueError` if the axes have no room left.
+    Texts keep off each other and off all `points`; the nearest free place in a spiral is taken,
+    with a thin line to the anchor where it is not beside it. `ValueError` if no room is left.
     """
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -81,14 +81,15 @@ def agreement(df: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     hues = dict(zip(blocks, itertools.cycle(CYCLE), strict=False))
     with style.use():
         if ax is None:
-            ax = style.new_axes(6.4, PAGE_WIDTH)
+            ax = style.new_axes(6.3, PAGE_WIDTH)
         low = max(0.0, min(both["reported"].min(), both["measured"].min()) - 6)
         high = min(100.0, max(both["reported"].max(), both["measured"].max()) + 6)
         ax.plot([low, high], [low, high], color="#777777", lw=1, linestyle=(0, (5, 3)))
         anchors, points = [], []
         keys = ["protocol", "dataset", "method_label", "result_source", "fidelity"]
-        for (protocol, dataset, label, _, fidelity), rows in both.groupby(keys, sort=False):
+        for _, rows in both.groupby(keys, sort=False):
             rows = rows.sort_values("bits")
+            protocol, dataset, label, _, fidelity = rows.iloc[0][keys]
             hue = hues[f"{protocol}, {dataset}"]
             ax.errorbar(
                 rows["reported"], rows["measured"], rows["spread"].fillna(0), color=hue, lw=0.7,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,18 @@ def _line(ax: Axes, x: Floats, runs: Floats, name: str, look: dict[str, Any]) ->
         ax.fill_between(x, np.maximum(low, 0), high, color=look["color"], alpha=0.18, lw=0)
 
 
-def _legend(ax: Axes) -> None:
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, handlelength=3)
+def _legend(ax: Axes, order: Iterable[str]) -> None:
+    """A legend right of the axes, in the given order of names."""
+    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    names = [n for n in order if n in entries]
+    ax.legend(
+        [entries[n] for n in names],
+        names,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0,
+        handlelength=3,
+    )
 
 
 def pr_curve(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ax: Axes | None = None) -> Axes:
@@ -67,7 +77,7 @@ def pr_curve(curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ax: Axes | No
             known = np.isfinite(p).all(0) & np.isfinite(r).all(0)
             _line(ax, r[:, known].mean(0), p[:, known], name, looks[name])
         ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        _legend(ax)
+        _legend(ax, curves)
     return ax
 
 
@@ -89,7 +99,8 @@ def precision_at_k(
             _same_shape(name, k[None], p)
             _line(ax, k, p, name, looks[name])
         ax.set(xlabel="k (items returned)", ylabel="precision@k", ylim=(0, 1.02), xscale="log")
-        _legend(ax)
+        ax.xaxis.set_major_formatter("{x:g}")
+        _legend(ax, curves)
     return ax
 
 
@@ -120,8 +131,9 @@ def map_by_bits(
     if unknown := [m for m in chosen if m not in best.index]:
         raise ValueError(f"no record of {', '.join(unknown)}; there are {', '.join(best.index)}")
     with style.use():
-        ax = style.new_axes(3.8) if ax is None else ax
+        ax = style.new_axes(max(3.8, 0.5 + 0.19 * len(chosen))) if ax is None else ax
         lengths: set[int] = set()
+        order: list[str] = []
         for name, look in style.line_styles(chosen).items():
             rows = table.loc[name] * 100
             codes = rows[rows.index <= LONGEST_CODE]
@@ -129,11 +141,12 @@ def map_by_bits(
                 ax.errorbar(codes.index, codes["mean"], codes["std"].fillna(0), capsize=2,
                             elinewidth=0.8, label=name, **look)  # fmt: skip
                 lengths |= set(codes.index)
+                order.append(name)
             for dimensions, value in rows[rows.index > LONGEST_CODE]["mean"].items():
-                ax.axhline(value, color=look["color"], linestyle=(0, (6, 2)), lw=1,
-                           label=f"{name} ({dimensions} numbers)")  # fmt: skip
+                order.append(f"{name} ({dimensions} numbers)")
+                ax.axhline(value, color=look["color"], linestyle=(0, (6, 2)), lw=1, label=order[-1])
         ticks = sorted(lengths)
         ax.set_xticks(ticks, [str(t) for t in ticks])
         ax.set(xlabel="code length (bits)", ylabel=f"{MEASURES.get(measure, measure)} (%)")
-        _legend(ax)
+        _legend(ax, order)
     return ax

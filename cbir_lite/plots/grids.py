@@ -160,7 +160,7 @@ def describe_grid(
         name = f"Query {q + 1}" + (f" ({query_labels[q]})" if query_labels is not None else "")
         wrong = [
             str(i + 1) + (f" ({result_labels[q][i]})" if result_labels is not None else "")
-            for i in np.flatnonzero(~row)
+            for i in np.flatnonzero(~row).tolist()
         ]
         sentence = f"{name}: {row.sum()} of {k} relevant"
         if wrong:

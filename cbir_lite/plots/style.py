@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.font_manager import FontProperties
@@ -38,7 +39,7 @@ CYCLE = [OKABE_ITO[n] for n in OKABE_ITO if n not in ("black", "yellow", "grey")
 MARKERS = "osD^vPX"
 DASHES = ("-", "--", ":", "-.")
 
-_RC: dict[str, Any] = {
+_RC: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 9,
@@ -50,7 +51,7 @@ _RC: dict[str, Any] = {
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
@@ -71,9 +72,11 @@ def use() -> Iterator[None]:
         yield
 
 
-def new_axes(height: float, width: float = PAGE_WIDTH, layout: str | None = "constrained") -> Axes:
+def new_axes(
+    height: float, width: float = PAGE_WIDTH, layout: Literal["constrained"] | None = "constrained"
+) -> Axes:
     """Axes of a new figure of `width` x `height` inches; without `layout` they fill the figure."""
-    figure = plt.figure(figsize=(width, height), layout=layout)  # type: ignore[arg-type]
+    figure = plt.figure(figsize=(width, height), layout=layout)
     return figure.add_subplot() if layout else figure.add_axes((0.0, 0.0, 1.0, 1.0))
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from cbir_lite import survey
 
-# (printed measure, data set) to the records' column and the protocols that mean the same task. The
-# first protocol under which a system was measured counts: within a column of the survey several
-# meanings are mixed, so each measured value is shown with its protocol.
+# (printed measure, data set) to the records' column and the protocols that can stand for it. The
+# first one under which a cell was measured counts. A column of the survey mixes several meanings,
+# so each measured value is shown with its protocol.
 MEASURED_AS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("mAP@5000", "CIFAR-10"): ("map_5000", ("cifar10-59k", "cifar10-54k")),
     ("mAP@1000", "CIFAR-10"): ("map_1000", ("cifar10-official", "cifar10-59k", "cifar10-54k")),
@@ -50,8 +50,10 @@ def _summaries(records: pd.DataFrame, measure: str) -> dict[tuple[str, str, int]
     """Mean and spread in percent, seeds and fidelity of each method, protocol and code length."""
     if measure not in records:
         raise ValueError(f"records have no column {measure}")
-    out = {}
-    for key, rows in records[records[measure].notna()].groupby(KEYS):
+    out: dict[tuple[str, str, int], dict] = {}
+    for _, rows in records[records[measure].notna()].groupby(KEYS):
+        method, protocol, bits = rows.iloc[0][KEYS]
+        key = (str(method), str(protocol), int(bits))
         values = rows[measure] * 100
         if not values.between(0, 100).all():
             raise ValueError(f"{measure} of {' '.join(map(str, key))} is outside 0..1")
@@ -70,9 +72,9 @@ def _summaries(records: pd.DataFrame, measure: str) -> dict[tuple[str, str, int]
 
 
 def _variant(found: dict, method: str, protocols: tuple[str, ...], supervision: str) -> str | None:
-    """The measured variant that a printed row means: "id/unsupervised" before "id" where it says so.
+    """The measured variant that a printed row means: of an unsupervised row "id/unsupervised".
 
-    None where only a supervised variant was measured for a row of unsupervised systems.
+    None where only a supervised variant was measured for an unsupervised row.
     """
     here = {m for m, p, _ in found if p in protocols}
     if supervision == "unsupervised" and f"{method}/unsupervised" in here:
@@ -110,7 +112,7 @@ def reported_measured(
     if reading not in ("printed", "likely"):
         raise ValueError(f"reading must be 'printed' or 'likely', not {reading!r}")
     one_run_a_seed(records)
-    printed = table if isinstance(table, pd.DataFrame) else survey.table(table, columns=reading)
+    printed = table if isinstance(table, pd.DataFrame) else survey.table(table)
     if "value" not in printed:
         raise ValueError("only Tables 2, 3 and 4 hold results")
     suffix = "_likely" if reading == "likely" else ""
@@ -118,21 +120,22 @@ def reported_measured(
     wanted |= set(zip(printed["protocol"], printed["dataset"], strict=True))
     measures = {MEASURED_AS[key][0] for key in wanted & set(MEASURED_AS)}
     found = {measure: _summaries(records, measure) for measure in measures}
-    rows = []
+    rows: list[dict[Any, Any]] = []
     for row in printed[printed["value"].notna()].to_dict("records"):
         key = row["protocol" + suffix], row["dataset"]
-        cell = {"reported": row["value"], "status": NO_DATA}
+        bits = row["bits" + suffix]
+        cell: dict[Any, Any] = {"reported": row["value"], "bits": bits, "status": NO_DATA}
         if key in MEASURED_AS:
             method = row["method_id" + suffix]
-            cell |= _measured(found, key, method, row["bits"], row["supervision"])
+            cell |= _measured(found, key, method, bits, row["supervision"])
             if cell["status"] == MEASURED:
                 cell["ratio"] = cell["measured"] / row["value"]
         rows.append({**row, **cell})
-    blocks = printed[["table", "protocol", "dataset"]].drop_duplicates().to_dict("records")
-    for block in blocks:
+    blocks = printed[["table", "protocol", "dataset"]].drop_duplicates()
+    for block in blocks.to_dict("records"):
         key = block["protocol"], block["dataset"]
         if key in MEASURED_AS:
-            rows += [block | extra for name in also for extra in _baseline(found, key, name)]
+            rows += [{**block, **extra} for name in also for extra in _baseline(found, key, name)]
     frame = pd.DataFrame(rows).reindex(columns=COLUMNS)
     for column in ("citation", "result_source", "seeds", "bits"):
         frame[column] = frame[column].astype("Int64")
@@ -209,6 +212,7 @@ _STYLE = """<style>
 .reported-measured caption { text-align: left; padding: .3em 0; }
 .reported-measured th, .reported-measured td { padding: .2em .6em; text-align: left;
   border-bottom: 1px solid currentColor; font-weight: normal; }
+.reported-measured tbody th, .reported-measured td { white-space: nowrap; }
 .reported-measured .number { text-align: right; }
 .reported-measured thead button { all: inherit; border: 0; padding: 0; cursor: pointer;
   font-weight: bold; }

@@ -92,9 +92,8 @@ def _blocks(frame: pd.DataFrame, groups: list[str], years: list) -> list[_Block]
     blocks: dict[tuple[int, str], _Block] = {}
     frame = frame.assign(rank=[groups.index(g) for g in frame["group"]])
     frame = frame.sort_values(["rank", "year", "citation"], kind="stable")
-    for (group, year, name), rows in frame.groupby(
-        ["group", "year", "label"], sort=False, dropna=False
-    ):
+    for _, rows in frame.groupby(["group", "year", "label"], sort=False, dropna=False):
+        group, year, name = rows.iloc[0][["group", "year", "label"]]
         column = len(years) - 1 if pd.isna(year) else years.index(int(year))
         missing = [f"[{n}]" for n in rows["citation"] if f"[{n}]" not in name]
         printed = bool(rows["year_basis"].isin(PRINTED).all())

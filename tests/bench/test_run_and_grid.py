@@ -134,7 +134,10 @@ def test_grid_resumes_and_reports_failures(tmp_path: Path) -> None:
 def _script(tmp_path: Path, output: Path) -> Path:
     script = tmp_path / "grid.py"
     script.write_text(
+        "import signal\n"
         "from cbir_lite.bench import Spec, run_grid\n"
+        # A shell that starts tests in the background has them ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "if __name__ == '__main__':\n"
         f"    run_grid([Spec('dpsh', ('digits',), 'pixels', 8, s, {{'epochs': 8}})"
         f" for s in range(6)], {str(output)!r}, workers=1, progress=False)\n"

@@ -192,6 +192,18 @@ def test_stable_sort_ap_is_the_definition_on_the_sorted_list(seed: int) -> None:
                 assert values[i] == pytest.approx(float(expected))
 
 
+def test_stable_sort_ap_refuses_rows_that_do_not_fit_the_labels() -> None:
+    labels = np.zeros(4, np.int64)
+    distances = np.ones((3, 4), np.int16)
+    for blocks, queries, message in [
+        (distances, 2, r"\(2, 4\) in all; got a block \(3, 4\)"),
+        (distances[:, :3], 3, r"\(3, 4\) in all"),
+        ([distances[:1]], 3, "1 rows of distances for 3 rows"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            stable_sort_ap(blocks, np.zeros(queries, np.int64), labels, (None,))
+
+
 def test_cutoffs_beyond_the_database_are_never_reported() -> None:
     codes, labels = np.ones((30, 8), np.int8), np.zeros(30, np.int64)
     with pytest.raises(ValueError, match="cut-off 1000 is beyond the 30 items"):

@@ -98,6 +98,8 @@ def test_codes_and_labels_must_fit() -> None:
         hamming_distances(codes, np.ones((3, 9), np.int8))
     with pytest.raises(ValueError, match="0 database items"):
         hamming_distances(codes, codes[:0])
+    with pytest.raises(ValueError, match="40000 bits: beyond"):
+        hamming_distances(*(np.ones((1, 40000), np.int8),) * 2)
     with pytest.raises(ValueError, match="3 query items but 2 rows of query_labels"):
         hamming_histograms(codes, codes, [0, 1], [0, 1, 2])
     with pytest.raises(ValueError, match="3 database items but 2 rows of database_labels"):

@@ -144,7 +144,7 @@ class BinaryAutoencoder(LinearHash):
         dimensions); the SVMs are fitted by repeated least squares to moving targets,
         warm-started, for a fixed number of rounds; all codes of up to 12 bits are enumerated
         (code: up to 15); a row keeps its code where the codes' step found none better
-    :fidelity: faithful
+    :fidelity: simplified
     """
 
     supervision = "unsupervised"
@@ -208,7 +208,7 @@ class BinaryAutoencoder(LinearHash):
 def _itq(V: Float, rng: np.random.Generator, iterations: int = 50) -> Float:
     """Codes {0, 1} of ITQ from principal components V (n, bits)."""
     bits = V.shape[1]
-    R = np.linalg.svd(rng.standard_normal((bits, bits)))[0].astype(np.float32)
+    R: Float = np.linalg.svd(rng.standard_normal((bits, bits)))[0]
     for _ in range(iterations):
         R = rotate(V, R)
     return (V @ R >= 0).astype(np.float32)

@@ -54,17 +54,17 @@ class NeuralCodes(Method):
         if self.compress:
             mean, V, deviation = principal_components(x, self.bits)
             if self.whiten:
-                V /= np.where(deviation > 0, deviation, 1.0)
+                V = V / np.where(deviation > 0, deviation, 1.0)
             self.mean_, self.V_ = mean.astype(np.float32), V.astype(np.float32)
         return self
 
     def embed(self, x: NDArray[Any]) -> Descriptors:
         """Descriptors float32 (n, bits), or (n, d) of the variant full."""
         self._require_fit()
-        x = _normalise(pooled(x, self.dimensions_, "NeuralCodes"))
+        unit = _normalise(pooled(x, self.dimensions_, "NeuralCodes"))
         if not self.compress:
-            return x
-        f: Descriptors = (x - self.mean_) @ self.V_
+            return unit
+        f: Descriptors = (unit - self.mean_) @ self.V_
         return _normalise(f) if self.whiten else f
 
     def distance(self, queries: NDArray[Any], database: NDArray[Any]) -> NDArray[np.float32]:

@@ -59,7 +59,7 @@ def principal_components(x: NDArray[Any], k: int) -> tuple[Float64, Float64, Flo
 
 @dataclass(kw_only=True, eq=False)
 class LinearHash(Method):
-    """b = sgn(W^T (x - mean) + c): ``fit`` learns ``mean_`` (d,), ``W_`` (d, bits) and maybe ``c_``."""
+    """b = sgn(W^T (x - mean) + c): ``fit`` learns ``mean_``, ``W_`` (d, bits) and maybe ``c_``."""
 
     def embed(self, x: NDArray[Any]) -> Descriptors:
         """Projections before the sign, float32 (n, bits)."""
