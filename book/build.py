@@ -111,8 +111,13 @@ def run_chapter(source: Path, scale: str) -> float:
     start = time.monotonic()
     try:
         papermill.execute_notebook(
-            str(source), str(running), parameters={"SCALE": scale}, cwd=str(ROOT / "notebooks"),
-            progress_bar=False, kernel_name="python3", log_output=False,
+            str(source),
+            str(running),
+            parameters={"SCALE": scale},
+            cwd=str(ROOT / "notebooks"),
+            progress_bar=False,
+            kernel_name="python3",
+            log_output=False,
         )
     except papermill.PapermillExecutionError as error:
         running.unlink(missing_ok=True)
@@ -141,7 +146,10 @@ def run_chapters(scale: str, workers: int = 2) -> dict[str, float]:
     seconds: dict[str, float] = {}
     failed: list[str] = []
     bar = Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
         console=console,
     )
     with bar, ThreadPoolExecutor(workers) as pool:
@@ -168,7 +176,8 @@ def assemble(scale: str) -> Path:
     stage.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(stage / "book", ignore_errors=True)
     shutil.copytree(
-        ROOT / "book", stage / "book",
+        ROOT / "book",
+        stage / "book",
         ignore=shutil.ignore_patterns("__pycache__", "methods", "*.lock"),
     )
     shutil.copy(ROOT / "_toc.yml", stage)
@@ -185,8 +194,16 @@ def status(scale: str) -> dict[str, object]:
     from importlib.metadata import version
 
     packages = (
-        "cbir-lite", "numpy", "torch", "torchvision", "openvino", "numba", "matplotlib",
-        "seaborn", "papermill", "jupyter-book",
+        "cbir-lite",
+        "numpy",
+        "torch",
+        "torchvision",
+        "openvino",
+        "numba",
+        "matplotlib",
+        "seaborn",
+        "papermill",
+        "jupyter-book",
     )
     chapters = {}
     for notebook in notebooks():
@@ -208,8 +225,14 @@ def build_site(scale: str) -> Path:
     landing = out / "_build" / "html" / "index.html"
     stamp = out / "site.stamp"
     wanted = digest(
-        [stage / "book", stage / "notebooks", stage / "_toc.yml", stage / "_config.yml",
-         ROOT / "cbir_lite", ROOT / "book"],
+        [
+            stage / "book",
+            stage / "notebooks",
+            stage / "_toc.yml",
+            stage / "_config.yml",
+            ROOT / "cbir_lite",
+            ROOT / "book",
+        ],
     )
     if landing.exists() and stamp.exists() and stamp.read_text() == wanted:
         return landing
@@ -217,12 +240,24 @@ def build_site(scale: str) -> Path:
     out.mkdir(parents=True)
     log = out / "build.log"
     command = [
-        sys.executable, "-m", "jupyter_book.cli.main", "build", str(stage), "--path-output",
-        str(out), "-n", "-W", "--keep-going", "--all",
+        sys.executable,
+        "-m",
+        "jupyter_book.cli.main",
+        "build",
+        str(stage),
+        "--path-output",
+        str(out),
+        "-n",
+        "-W",
+        "--keep-going",
+        "--all",
     ]
     with log.open("w") as stream, console.status("jupyter-book"):
         result = subprocess.run(
-            command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT,
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
     if result.returncode or not landing.exists():

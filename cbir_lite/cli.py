@@ -18,8 +18,12 @@ app = typer.Typer(
 )
 console = Console()
 
-Protocol = Annotated[str, typer.Option(help="Frozen protocol: which images are query, training, database.")]
-Backbone = Annotated[str, typer.Option(help="NETWORK-SIZE[-bf16], or a hand-crafted descriptor such as hog.")]
+Protocol = Annotated[
+    str, typer.Option(help="Frozen protocol: which images are query, training, database.")
+]
+Backbone = Annotated[
+    str, typer.Option(help="NETWORK-SIZE[-bf16], or a hand-crafted descriptor such as hog.")
+]
 Bits = Annotated[int, typer.Option(help="Code length (dimensions for real-valued systems).")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same codes.")]
 Results = Annotated[Path, typer.Option(help="Folder of the measured records.")]
@@ -106,7 +110,9 @@ def features(
 
 @app.command()
 def train(
-    method: Annotated[str, typer.Argument(help="A system's id, or id/variant: see `cbir methods`.")],
+    method: Annotated[
+        str, typer.Argument(help="A system's id, or id/variant: see `cbir methods`.")
+    ],
     protocol: Protocol = "cifar10-59k",
     backbone: Backbone = SMALL,
     bits: Bits = 32,
@@ -176,21 +182,27 @@ def table(
 @app.command()
 def timeline(
     figure: Annotated[int, typer.Argument(help="Fig. 3, 5 or 8; 2 is the taxonomy.")] = 3,
-    out: Annotated[Path, typer.Option(help="Picture to write (png, svg, pdf).")] = Path("timeline.png"),
+    out: Annotated[Path, typer.Option(help="Picture to write (png, svg, pdf).")] = Path(
+        "timeline.png"
+    ),
 ) -> None:
     """Draw one of the survey's chronological figures from its data."""
     from cbir_lite import plots
 
     drawn = plots.taxonomy_tree() if figure == 2 else plots.timeline(figure)
-    drawn.savefig(out)
+    drawn.figure.savefig(out)
     console.print(f"Fig. {figure} written to {out}")
 
 
 @app.command()
 def show(
-    query: Annotated[str, typer.Argument(help="Position of a query in the protocol, or an image file.")],
+    query: Annotated[
+        str, typer.Argument(help="Position of a query in the protocol, or an image file.")
+    ],
     method: Annotated[str, typer.Option(help="A system's id: it is trained first.")] = "itq",
-    model: Annotated[Path | None, typer.Option(help="A system saved by `cbir train --save`.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A system saved by `cbir train --save`.")
+    ] = None,
     protocol: Protocol = "cifar10-59k",
     backbone: Backbone = SMALL,
     bits: Bits = 32,

@@ -61,17 +61,20 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
         labels = None
         title = Path(text).name
     indices, distances = results(setting, method, x, k)
-    relevant = None if labels is None else (setting.labels[indices[0]] & labels).any(axis=1)
-    captions = [
-        f"{_names(images, setting.labels[i])}\nd = {d:g}"
-        for i, d in zip(indices[0], distances[0], strict=True)
-    ]
-    found = [images.read(int(i)) for i in indices[0]]
-    figure = plots.retrieval_grid(
-        [shown], [found], None if relevant is None else relevant[None], [title], [captions]
+    nearest = indices[0]
+    relevant = None if labels is None else (setting.labels[nearest] & labels).any(axis=1)
+    names = [_names(images, setting.labels[i]) for i in nearest]
+    axes = plots.retrieval_grid(
+        [shown],
+        [[images.read(int(i)) for i in nearest]],
+        None if relevant is None else relevant[None],
+        query_labels=[title],
+        result_labels=[[f"{n}, d={d:.3g}" for n, d in zip(names, distances[0], strict=True)]],
     )
     right = "" if relevant is None else f", {int(relevant.sum())} of {k} relevant"
-    return figure, f"{title}: top {k} of {len(setting.frozen.database)} by {type(method).__name__}{right}"
+    system = type(method).__name__
+    words = f"{title}: top {k} of {len(setting.frozen.database)} by {system}{right}"
+    return axes.figure, words
 
 
 def _names(images: ImageSet, labels: Any) -> str:

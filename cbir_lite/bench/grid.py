@@ -26,10 +26,10 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write, cache_dir
-from cbir_lite.datasets import protocol
 from cbir_lite.bench.records import IDENTITY, read_records, write_records
 from cbir_lite.bench.run import Spec, run
 from cbir_lite.bench.setting import Setting
+from cbir_lite.datasets import protocol
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SETTINGS: dict[str, Setting] = {}
@@ -39,7 +39,9 @@ _GRID_KEYS = {"methods", "protocols", "backbone", "bits", "seeds", "params"}
 def suite_names() -> list[str]:
     """Names of the suites that come with the package."""
     folder = resources.files("cbir_lite.bench") / "suites"
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def load_suite(name: str | Path) -> list[Spec]:
@@ -66,7 +68,11 @@ def load_suite(name: str | Path) -> list[Spec]:
         for seed, bits, method in itertools.product(grid["seeds"], grid["bits"], grid["methods"]):
             specs.append(
                 Spec(
-                    method, tuple(grid["protocols"]), grid["backbone"], bits, seed,
+                    method,
+                    tuple(grid["protocols"]),
+                    grid["backbone"],
+                    bits,
+                    seed,
                     grid.get("params", {}),
                 )
             )

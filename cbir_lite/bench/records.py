@@ -15,8 +15,16 @@ import pandas as pd
 from cbir_lite._cache import atomic_write, lock
 
 IDENTITY = (
-    "method", "dataset", "protocol", "protocol_hash", "backbone", "weights_hash",
-    "bits", "seed", "params", "code_hash",
+    "method",
+    "dataset",
+    "protocol",
+    "protocol_hash",
+    "backbone",
+    "weights_hash",
+    "bits",
+    "seed",
+    "params",
+    "code_hash",
 )
 """Two records that agree in these columns are the same run."""
 
@@ -26,13 +34,29 @@ DENOMINATORS = {"": "found", "_min": "min", "_relevant": "all"}
 
 MEASURES = (
     *(f"map_{k}{suffix}" for suffix in DENOMINATORS for k in CUTOFFS),
-    "map_all_low", "map_all_high",
-    "p_1000", "p_radius2", "bit_balance", "bit_correlation", "distinct_codes",
-    "bytes_per_item", "train_seconds", "encode_seconds", "eval_seconds", "peak_mb",
+    "map_all_low",
+    "map_all_high",
+    "p_1000",
+    "p_radius2",
+    "bit_balance",
+    "bit_correlation",
+    "distinct_codes",
+    "bytes_per_item",
+    "train_seconds",
+    "encode_seconds",
+    "eval_seconds",
+    "peak_mb",
 )
 COLUMNS = (
-    "method", "fidelity", "supervision", "descriptor", "learns_database",
-    *IDENTITY[1:], *MEASURES, "version", "commit",
+    "method",
+    "fidelity",
+    "supervision",
+    "descriptor",
+    "learns_database",
+    *IDENTITY[1:],
+    *MEASURES,
+    "version",
+    "commit",
 )
 
 
@@ -57,8 +81,18 @@ def read_records(*paths: str | Path) -> pd.DataFrame:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    text = {c: str for c in ("method", "params", "code_hash", "protocol_hash", "weights_hash",
-                             "version", "commit")}
+    text = {
+        c: str
+        for c in (
+            "method",
+            "params",
+            "code_hash",
+            "protocol_hash",
+            "weights_hash",
+            "version",
+            "commit",
+        )
+    }
     frame = pd.read_csv(path, dtype=text, keep_default_na=True)
     missing = [c for c in COLUMNS if c not in frame.columns]
     if missing:

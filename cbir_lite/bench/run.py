@@ -42,8 +42,12 @@ class Spec:
     def identities(self) -> list[tuple[str, ...]]:
         """The identity of each record this spec gives (see ``records.IDENTITY``), as text."""
         shared = (
-            self.backbone, features.provenance_hash(self.backbone), str(self.bits),
-            str(self.seed), json.dumps(self.params, sort_keys=True), code_hash(self.method),
+            self.backbone,
+            features.provenance_hash(self.backbone),
+            str(self.bits),
+            str(self.seed),
+            json.dumps(self.params, sort_keys=True),
+            code_hash(self.method),
         )
         return [
             (self.method, p.dataset, p.name, p.hash[:16], *shared)
@@ -65,7 +69,9 @@ def code_hash(method: str) -> str:
     source = inspect.getsource(inspect.getmodule(registry.get(method)))  # type: ignore[arg-type]
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
             del node.body[0]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
@@ -76,7 +82,10 @@ def commit() -> str:
     try:
         result = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(cbir_lite.__file__).parent, capture_output=True, text=True, check=True,
+            cwd=Path(cbir_lite.__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
@@ -84,7 +93,10 @@ def commit() -> str:
 
 
 def run(
-    spec: Spec, *, settings: dict[str, Setting] | None = None, checkpoint: Path | None = None,
+    spec: Spec,
+    *,
+    settings: dict[str, Setting] | None = None,
+    checkpoint: Path | None = None,
     progress: bool = False,
 ) -> tuple[list[dict[str, Any]], list[dict[str, float]]]:
     """Train, encode and measure; returns the records and the loss terms of each epoch.

@@ -106,11 +106,16 @@ class Setting:
         Backbone features are rows of this setting's with ``inherit``, else (and hand-crafted
         descriptors always) computed for the smaller set alone.
         """
+        sizes = (len(self.frozen.query), len(self.frozen.train), len(self.frozen.database))
+        if all(a in (None, b) for a, b in zip((query, train, database), sizes, strict=True)):
+            return self
         small = datasets.subsample(
             self.frozen, query=query, train=train, database=database, labels=self.labels
         )
         used = np.unique(np.concatenate([small.query, small.train, small.database]))
-        place = [np.searchsorted(used, p) for p in (small.query, small.train, small.database)]
+        query_rows, train_rows, database_rows = (
+            np.searchsorted(used, p) for p in (small.query, small.train, small.database)
+        )
         whole = self.image_set
         if not isinstance(whole.images, np.ndarray):
             raise ValueError(f"{whole.name}: images of a folder cannot be subsampled")
@@ -123,7 +128,13 @@ class Setting:
             whole.source,
         )
         protocol = Protocol(
-            small.name, images.name, *place, len(used), small.description  # type: ignore[misc]
+            small.name,
+            images.name,
+            query_rows,
+            train_rows,
+            database_rows,
+            len(used),
+            small.description,
         )
         parent = (self, used) if inherit else None
         return Setting(protocol, self.backbone, images, self.progress, parent)
@@ -143,7 +154,9 @@ class Setting:
             **options,
         )
 
-    def represent(self, method: Method, kind: str | None = None) -> tuple[NDArray[Any], NDArray[Any]]:
+    def represent(
+        self, method: Method, kind: str | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """What a fitted system holds of the queries and of the database."""
         kind = kind or method.reads
         parts = []
@@ -155,9 +168,7 @@ class Setting:
             parts.append(np.concatenate(blocks) if len(blocks) > 1 else blocks[0])
         return parts[0], parts[1]
 
-    def evaluate(
-        self, method: Method, *, kind: str | None = None, **options: Any
-    ) -> Evaluation:
+    def evaluate(self, method: Method, *, kind: str | None = None, **options: Any) -> Evaluation:
         """Rank the database for every query with a fitted system and measure it."""
         queries, database = self.represent(method, kind)
         return self.score(method, queries, database, **options)
@@ -170,7 +181,7 @@ class Setting:
         rows: NDArray[np.int64] | None = None,
         **options: Any,
     ) -> Evaluation:
-        """Measure representations; ``rows`` are the database's indices (default: the protocol's)."""
+        """Measure representations; ``rows`` are the database's indices (default: all)."""
         query_labels = self.labels[self.frozen.query]
         database_labels = self.labels[self.frozen.database if rows is None else rows]
         options.setdefault("cutoffs", cutoffs_within(len(database), EVALUATION_CUTOFFS))

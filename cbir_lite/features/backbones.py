@@ -47,8 +47,8 @@ class BackboneSpec:
         match = _NAME.match(name)
         if match is None or match["network"] not in NETWORKS:
             raise UnknownBackbone(
-                f"unknown backbone {name!r}: use NETWORK-SIZE or NETWORK-SIZE-bf16 with NETWORK one "
-                f"of {', '.join(sorted(NETWORKS))}, for example efficientnet_lite0-224"
+                f"unknown backbone {name!r}: use NETWORK-SIZE or NETWORK-SIZE-bf16 with NETWORK "
+                f"one of {', '.join(sorted(NETWORKS))}, for example efficientnet_lite0-224"
             )
         size = int(match["size"])
         if not 32 <= size <= 1024:
@@ -68,7 +68,12 @@ class Backbone(nn.Module):
     ``(n, channels)`` and maps float32 ``(n, h, w, channels)`` whose mean over positions it is.
     """
 
-    def __init__(self, trunk: nn.Module, size: int, mean: tuple[float, ...], std: tuple[float, ...]):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, trunk: nn.Module, size: int, mean: tuple[float, ...], std: tuple[float, ...]
+    ):
         super().__init__()
         self.trunk = trunk
         self.size = size

@@ -74,9 +74,7 @@ def extract(
     """
     spec = BackboneSpec.parse(backbone)
     chosen = choose(spec, runtime)
-    provenance = Provenance(
-        images.images_hash, weights_hash(spec.network), spec.name, chosen
-    )
+    provenance = Provenance(images.images_hash, weights_hash(spec.network), spec.name, chosen)
     wanted = provenance.path(kind)
     if not wanted.exists():
         # One lock for both kinds: an extraction of maps writes the pooled features too.
@@ -150,7 +148,9 @@ def pixels(images: ImageSet, a: int, b: int, size: int) -> NDArray[np.uint8]:
     if isinstance(images.images, np.ndarray):
         return images.images[a:b]
     rows = [Image.fromarray(images.read(i).squeeze()) for i in range(a, b)]
-    return np.stack([np.asarray(r.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)) for r in rows])
+    return np.stack(
+        [np.asarray(r.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)) for r in rows]
+    )
 
 
 def _row_shape(kind: str, rows: Features) -> tuple[int, ...]:

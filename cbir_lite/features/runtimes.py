@@ -94,9 +94,7 @@ def openvino_runtime(spec: BackboneSpec, maps: bool, shape: tuple[int, ...]) -> 
     return run
 
 
-def open_runtime(
-    spec: BackboneSpec, runtime: str, maps: bool, shape: tuple[int, ...]
-) -> Runtime:
+def open_runtime(spec: BackboneSpec, runtime: str, maps: bool, shape: tuple[int, ...]) -> Runtime:
     """The chosen runtime (see :func:`choose`), ready for batches of ``shape``."""
     if runtime == "openvino":
         return openvino_runtime(spec, maps, shape)

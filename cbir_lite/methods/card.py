@@ -28,7 +28,14 @@ from cbir_lite import survey
 FIDELITIES = ("faithful", "simplified", "sketch")
 _FIELD = re.compile(r"^:(\w+):\s*(.*)$")
 _REQUIRED = (
-    "survey", "cite", "source", "objective", "shapes", "defaults", "departures", "fidelity",
+    "survey",
+    "cite",
+    "source",
+    "objective",
+    "shapes",
+    "defaults",
+    "departures",
+    "fidelity",
 )
 _BASELINE = ("name", "year", "supervision", "network", "descriptor")
 
@@ -104,10 +111,20 @@ def read(cls: type) -> Card:
         if not card["year"].isdigit():
             raise CardError(f"{where}: :year: {card['year']!r} is not a year")
         return Card(
-            id=id_, name=card["name"], year=int(card["year"]), citations=(), folder=folder,
-            tier="baseline", fidelity=card["fidelity"], supervision=(card["supervision"],),
-            network=(card["network"],), descriptor=(card["descriptor"],), retrieval=(),
-            summary=summary, prose=prose, **common,
+            id=id_,
+            name=card["name"],
+            year=int(card["year"]),
+            citations=(),
+            folder=folder,
+            tier="baseline",
+            fidelity=card["fidelity"],
+            supervision=(card["supervision"],),
+            network=(card["network"],),
+            descriptor=(card["descriptor"],),
+            retrieval=(),
+            summary=summary,
+            prose=prose,
+            **common,
         )
     try:
         row = survey.method(id_)
@@ -118,8 +135,18 @@ def read(cls: type) -> Card:
     if row.year is None:
         raise CardError(f"{where}: the survey's row {id_!r} has no year")
     return Card(
-        id=id_, name=row.name, year=row.year, citations=tuple(row.citations), folder=folder,
-        tier=row.tier, fidelity=card["fidelity"], supervision=tuple(row.supervision),
-        network=tuple(row.network), descriptor=tuple(row.descriptor),
-        retrieval=tuple(row.retrieval), summary=summary, prose=prose, **common,
+        id=id_,
+        name=row.name,
+        year=row.year,
+        citations=tuple(row.citations),
+        folder=folder,
+        tier=row.tier,
+        fidelity=card["fidelity"],
+        supervision=tuple(row.supervision),
+        network=tuple(row.network),
+        descriptor=tuple(row.descriptor),
+        retrieval=tuple(row.retrieval),
+        summary=summary,
+        prose=prose,
+        **common,
     )

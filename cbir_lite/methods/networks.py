@@ -36,7 +36,7 @@ class Standardise(nn.Module):
 
 
 class FeatureTrunk(nn.Sequential):
-    """Features (n, d) to (n, width): standardise, one hidden layer, ReLU; dropout before and after."""
+    """Features (n, d) to (n, width): standardise, hidden layer, ReLU; dropout on both sides."""
 
     def __init__(self, x: NDArray[np.generic], width: int, dropout: float = 0.0):
         super().__init__(
@@ -50,7 +50,7 @@ class FeatureTrunk(nn.Sequential):
 
 
 class ConvTrunk(nn.Module):
-    """Images uint8 (n, h, w, c) to (n, width): three conv blocks and a hidden layer, from scratch."""
+    """Images uint8 (n, h, w, c) to (n, width): three conv blocks, a hidden layer, from scratch."""
 
     def __init__(self, x: NDArray[np.uint8], width: int):
         super().__init__()

@@ -68,7 +68,7 @@ def create(name: str, **params: object) -> Method:
     if variant:
         if variant not in cls.variants:
             raise KeyError(
-                f"{cls.__name__} has no variant {variant!r}; it has {sorted(cls.variants) or 'none'}"
+                f"{cls.__name__} has no variant {variant!r}, only {sorted(cls.variants)}"
             )
         params = {**cls.variants[variant], **params}
     known_params = cls.parameters()

@@ -20,11 +20,23 @@ from cbir_lite.bench.records import (
 
 def row(method: str = "itq", seed: int = 0, **more: object) -> dict[str, object]:
     base = dict.fromkeys(COLUMNS, np.nan) | {
-        "method": method, "fidelity": "faithful", "supervision": "unsupervised",
-        "descriptor": "binary", "learns_database": False, "dataset": "digits",
-        "protocol": "digits", "protocol_hash": "12", "backbone": "pixels", "weights_hash": "none",
-        "bits": 16, "seed": seed, "params": "{}", "code_hash": "00e1", "map_all": 0.5,
-        "version": "0.1.0", "commit": "123456789012",
+        "method": method,
+        "fidelity": "faithful",
+        "supervision": "unsupervised",
+        "descriptor": "binary",
+        "learns_database": False,
+        "dataset": "digits",
+        "protocol": "digits",
+        "protocol_hash": "12",
+        "backbone": "pixels",
+        "weights_hash": "none",
+        "bits": 16,
+        "seed": seed,
+        "params": "{}",
+        "code_hash": "00e1",
+        "map_all": 0.5,
+        "version": "0.1.0",
+        "commit": "123456789012",
     }
     return base | more
 

@@ -54,7 +54,7 @@ def test_unknown_names_are_refused(name: str) -> None:
 
 def test_missing_weights_say_where_they_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match="resnet18-.*pth"):
+    with pytest.raises(WeightsUnavailable, match=r"resnet18-.*pth"):
         build(BackboneSpec.parse("resnet18-224"))
 
 

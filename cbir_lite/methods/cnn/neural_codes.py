@@ -64,7 +64,7 @@ class NeuralCodes(Method):
         unit = _normalise(pooled(x, self.dimensions_, "NeuralCodes"))
         if not self.compress:
             return unit
-        f: Descriptors = (unit - self.mean_) @ self.V_
+        f: Any = (unit - self.mean_) @ self.V_
         return _normalise(f) if self.whiten else f
 
     def distance(self, queries: NDArray[Any], database: NDArray[Any]) -> NDArray[np.float32]:
