@@ -190,7 +190,7 @@ def timeline(
     from cbir_lite import plots
 
     drawn = plots.taxonomy_tree() if figure == 2 else plots.timeline(figure)
-    drawn.figure.savefig(out)
+    drawn.get_figure(root=True).savefig(out)
     console.print(f"Fig. {figure} written to {out}")
 
 

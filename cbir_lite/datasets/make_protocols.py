@@ -75,9 +75,29 @@ def _digits() -> tuple[Protocol, str]:
     return Protocol("digits", "digits", query, train, database, ids.size, description), "rest"
 
 
+def _validation(whole: Protocol) -> Protocol:
+    """For choosing hyper-parameters: every image is a training image of the published protocol."""
+    ids = load(whole.dataset).class_ids()
+    train, held_out = whole.validation_split(0.2)
+    query = _per_class(held_out, ids, 30, f"{whole.dataset} validation query")
+    description = (
+        f"Hyper-parameters are chosen here. Every image is one of the {whole.train.size} training "
+        f"images of {whole.name}: {train.size} train; of the others 300 are queries (30 a class) "
+        "and the rest the database."
+    )
+    database = np.setdiff1d(held_out, query)
+    name = f"{whole.dataset}-validation"
+    return Protocol(name, whole.dataset, query, train, database, whole.n_images, description)
+
+
 def make_all(folder: Path = FOLDER) -> list[Path]:
     """Write every protocol file into ``folder``; returns their paths."""
-    made = [*_of_halves("cifar10", 50000), *_of_halves("mnist", 60000), _digits()]
+    made: list[tuple[Protocol, str | None]] = [
+        *_of_halves("cifar10", 50000),
+        *_of_halves("mnist", 60000),
+        _digits(),
+    ]
+    made.append((_validation(made[0][0]), None))
     paths = []
     for protocol, rule in made:
         paths.append(folder / f"{protocol.name}.json")

@@ -21,6 +21,9 @@ from tqdm.auto import tqdm
 Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
 
+VERSION = 2
+"""Raised when the same images give other descriptors; old cache entries are then not found."""
+
 SMALLEST = 8
 HISTOGRAM_BINS = 8
 GREY_BINS = 32

@@ -12,7 +12,7 @@ from cbir_lite._cache import atomic_write, cache_dir, lock, sha256_array
 from cbir_lite.datasets import ImageSet
 from cbir_lite.features import handcrafted
 from cbir_lite.features.backbones import BackboneSpec, weights_hash
-from cbir_lite.features.extract import CODE_VERSION, extract, pixels
+from cbir_lite.features.extract import extract, pixels
 
 FOLDER_SIZE = 224
 """Side in pixels to which images of a folder are brought where they must be one array."""
@@ -57,7 +57,7 @@ def _described(
 ) -> NDArray[Any]:
     # The vocabulary is the one thing a descriptor learns, so its rows are part of the key.
     rows = "all" if train is None else sha256_array(train)
-    text = f"{name} {images.images_hash} {rows} {CODE_VERSION}"
+    text = f"{name} {images.images_hash} {rows} {handcrafted.VERSION}"
     key = hashlib.sha256(text.encode()).hexdigest()[:20]
     path = cache_dir() / "features" / f"{name}-{key}.npy"
     if not path.exists():

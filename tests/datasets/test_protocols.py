@@ -45,6 +45,13 @@ FROZEN = {
         True,
         "a5fbcc49a23532d220a17aacff9d73c2d4f6fe503c93ffd2a3d216fafe252dd0",
     ),
+    "cifar10-validation": (
+        300,
+        4000,
+        700,
+        False,
+        "d32df6d95b0bd6e3856270c2bae55791e9c7c31e7f8f37b85cc34a4440ee786a",
+    ),
     "digits": (
         200,
         600,
@@ -127,6 +134,12 @@ def test_frozen_sizes_and_hash(name):
     assert p.description
 
 
+def test_validation_holds_training_images_only():
+    whole, held = protocol("cifar10-59k"), protocol("cifar10-validation")
+    for indices in (held.query, held.train, held.database):
+        assert np.isin(indices, whole.train).all()
+
+
 @pytest.mark.parametrize(
     ("name", "query", "train"),
     [
@@ -151,7 +164,7 @@ def test_drawn_parts_are_balanced_and_leave_no_image_out(name, query, train):
 def test_published_halves_are_respected(dataset, first_test):
     for name in NAMES:
         p = protocol(name)
-        if p.dataset == dataset:
+        if p.dataset == dataset and not name.endswith("-validation"):
             assert p.query.min() >= first_test
             assert p.train.max() < first_test
     official = protocol({"cifar10": "cifar10-official", "mnist": "mnist-60k"}[dataset])
