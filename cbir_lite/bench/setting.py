@@ -20,8 +20,6 @@ from cbir_lite.retrieval import (
     evaluate_distances,
 )
 
-EVALUATION_CUTOFFS = (1000, 5000, 54000, None)
-
 
 @dataclass
 class Setting:
@@ -184,7 +182,7 @@ class Setting:
         """Measure representations; ``rows`` are the database's indices (default: all)."""
         query_labels = self.labels[self.frozen.query]
         database_labels = self.labels[self.frozen.database if rows is None else rows]
-        options.setdefault("cutoffs", cutoffs_within(len(database), EVALUATION_CUTOFFS))
+        options.setdefault("cutoffs", cutoffs_within(len(database)))
         if method.descriptor == "binary":
             return evaluate_codes(queries, database, query_labels, database_labels, **options)
         blocks = distance_blocks(queries, database, method.distance)
