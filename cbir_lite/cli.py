@@ -4,57 +4,74 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SMALL, PUBLISHED = "efficientnet_lite0-96", "efficientnet_lite0-224"
+REFERENCES = ("random_codes", "lsh", "pca_sign", "itq", "neural_codes/full")
+"""Baselines and the real-valued reference that stand in every table."""
+WIDE = 160
+"""Columns of a table that is not written to a terminal."""
+
+
+class _Group(TyperGroup):
+    """Errors of use are one clear line and exit code 2, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            typer.echo("stopped; finished runs are kept, the same command goes on from here")
+            raise typer.Exit(130) from None
+        except (ValueError, LookupError, OSError, RuntimeError, ArithmeticError) as error:
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        except ImportError as error:
+            # A missing extra; its message says which to install.
+            text = error
+        typer.echo(typer.style("error: ", fg="red", bold=True) + str(text), err=True)
+        raise typer.Exit(2)
+
 
 app = typer.Typer(
+    cls=_Group,
     help="The survey you can run: list its systems, train them, measure them, draw its figures.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console()
 
 Protocol = Annotated[
     str, typer.Option(help="Frozen protocol: which images are query, training, database.")
 ]
 Backbone = Annotated[
-    str, typer.Option(help="NETWORK-SIZE[-bf16], or a hand-crafted descriptor such as hog.")
+    str, typer.Option(help="NETWORK-SIZE(-bf16), or a hand-crafted descriptor such as hog.")
 ]
 Bits = Annotated[int, typer.Option(help="Code length (dimensions for real-valued systems).")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same codes.")]
 Results = Annotated[Path, typer.Option(help="Folder of the measured records.")]
-SMALL = "efficientnet_lite0-96"
 
 
 def main() -> None:
-    """Run the command line; errors of use are one clear line, not a traceback."""
-    try:
-        app(standalone_mode=False)
-    except typer.Abort:
-        raise SystemExit(130) from None
-    except KeyboardInterrupt:
-        console.print("stopped; finished runs are kept, the same command goes on from here")
-        raise SystemExit(130) from None
-    except Exception as error:
-        _fail(error)
+    """Run the command line."""
+    app()
 
 
-def _fail(error: Exception) -> None:
-    import click
-
-    if isinstance(error, click.ClickException):
-        error.show()
-        raise SystemExit(error.exit_code) from None
-    expected = (ValueError, KeyError, TypeError, OSError, RuntimeError, ArithmeticError)
-    if not isinstance(error, expected):
-        raise error
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    Console(stderr=True).print(f"[bold red]error:[/] {text}", highlight=False)
-    raise SystemExit(2) from None
+def _show(table: Table) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    console.print(table, highlight=False)
 
 
 @app.command()
@@ -62,31 +79,45 @@ def methods(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of cards.")] = False,
     folder: Annotated[str, typer.Option(help="Only this folder, e.g. cnn or triplet.")] = "",
 ) -> None:
-    """List the systems that are implemented, with what their cards say."""
+    """List the systems that are implemented, with what their cards say.
+
+    Example: cbir methods --folder triplet
+    """
     from cbir_lite.methods import registry
 
     cards = [c for c in registry.cards().values() if folder in ("", c.folder)]
+    if not cards:
+        known = ", ".join(sorted({c.folder for c in registry.cards().values()}))
+        raise ValueError(f"no systems in folder {folder!r}; there are {known}")
     if as_json:
         typer.echo(json.dumps([c.to_dict() for c in cards], indent=1))
         return
-    table = Table("id", "name", "year", "folder", "supervision", "fidelity", "in one sentence")
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("folder", "id", "year"):
+        table.add_column(name, no_wrap=True)
+    for name in ("labels", "fidelity", "in one sentence"):
+        table.add_column(name)
+    above = ""
     for c in sorted(cards, key=lambda c: (c.folder, c.year, c.id)):
-        table.add_row(
-            c.id, c.name, str(c.year), c.folder, ", ".join(c.supervision), c.fidelity, c.summary
-        )
-    console.print(table)
+        shown = "" if c.folder == above else c.folder
+        above = c.folder
+        table.add_row(shown, c.id, str(c.year), ", ".join(c.supervision), c.fidelity, c.summary)
+    _show(table)
 
 
 @app.command()
 def fetch(
     names: Annotated[list[str], typer.Argument(help="cifar10, mnist, digits, folder:PATH ...")],
 ) -> None:
-    """Fetch image sets into the cache and check them against their pinned hashes."""
+    """Fetch image sets into the cache and check them against their pinned hashes.
+
+    Example: cbir fetch digits
+    """
     from cbir_lite import datasets
 
     for name in names:
         images = datasets.load(name)
-        console.print(
+        typer.echo(
             f"{name}: {len(images)} images, {len(images.class_names)} classes, "
             f"licence: {images.licence}"
         )
@@ -99,13 +130,17 @@ def features(
     maps: Annotated[bool, typer.Option("--maps", help="Spatial maps too (large).")] = False,
     runtime: Annotated[str, typer.Option(help="auto, torch or openvino.")] = "auto",
 ) -> None:
-    """Extract the features of an image set once; later commands read them from the cache."""
+    """Extract the features of an image set once; later commands read them from the cache.
+
+    Example: cbir features digits --backbone hog
+    """
     from cbir_lite import datasets
     from cbir_lite import features as package
 
+    meaning = package.describe_name(backbone)
     kind: Any = "maps" if maps else "pooled"
     x = package.load(datasets.load(dataset), backbone, kind, runtime=runtime)
-    console.print(f"{package.describe_name(backbone)}: {x.dtype} {x.shape}")
+    typer.echo(f"{meaning}: {x.dtype} {x.shape}")
 
 
 @app.command()
@@ -119,22 +154,37 @@ def train(
     seed: Seed = 0,
     save: Annotated[Path | None, typer.Option(help="Write the trained system here.")] = None,
 ) -> None:
-    """Train one system, measure it, and optionally keep it."""
-    from cbir_lite.bench import Setting
-    from cbir_lite.methods import registry
+    """Train one system, measure it, and optionally keep it.
 
-    system = registry.create(method, bits=bits, seed=seed)
-    setting = Setting(protocol, backbone, progress=True)
-    system.fit(setting.split(system), progress=True)
+    Example: cbir train itq --protocol digits --backbone pixels
+    """
+    setting, system = _fitted(method, protocol, backbone, bits, seed)
     evaluation = setting.evaluate(system)
     low, high = evaluation.interval()
-    console.print(
+    typer.echo(
         f"{method}, {bits} bits, {protocol}, {backbone}: mAP {evaluation.mean_ap():.4f} "
         f"(between {low:.4f} and {high:.4f} over all orders of the ties)"
     )
     if save is not None:
         system.save(save)
-        console.print(f"written to {save}")
+        typer.echo(f"written to {save}")
+
+
+def _setting(protocol: str, backbone: str) -> Any:
+    from cbir_lite import features as package
+    from cbir_lite.bench import Setting
+
+    # Before the images, which may have to be fetched.
+    package.describe_name(backbone)
+    return Setting(protocol, backbone, progress=True)
+
+
+def _fitted(method: str, protocol: str, backbone: str, bits: int, seed: int) -> tuple[Any, Any]:
+    from cbir_lite.methods import registry
+
+    system = registry.create(method, bits=bits, seed=seed)
+    setting = _setting(protocol, backbone)
+    return setting, system.fit(setting.split(system), progress=True)
 
 
 @app.command()
@@ -145,15 +195,21 @@ def bench(
     methods: Annotated[str, typer.Option(help="Only these systems, separated by commas.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what is missing.")] = False,
 ) -> None:
-    """Measure a suite into records; started again, it does what is missing."""
+    """Measure a suite into records; started again, it does what is missing.
+
+    Example: cbir bench --suite spine --methods itq,dpsh --dry-run
+    """
     from cbir_lite.bench import grid
 
     specs = grid.load_suite(suite)
     if methods:
-        specs = [s for s in specs if s.method in methods.split(",")]
+        wanted, known = set(methods.split(",")), sorted({s.method for s in specs})
+        if unknown := ", ".join(sorted(wanted.difference(known))):
+            raise ValueError(f"suite {suite} has no system {unknown}; it has {', '.join(known)}")
+        specs = [s for s in specs if s.method in wanted]
     failures = grid.run_suite(specs, output, workers=workers, dry_run=dry_run)
     for line in failures:
-        console.print(f"[bold red]failed:[/] {line}", highlight=False)
+        typer.echo(typer.style("failed: ", fg="red", bold=True) + line, err=True)
     if failures:
         raise typer.Exit(1)
 
@@ -162,21 +218,95 @@ def bench(
 def table(
     number: Annotated[str, typer.Argument(help="1 to 4, or I to IV.")],
     results: Results = Path("book/results"),
-    csv: Annotated[Path | None, typer.Option(help="Write it as CSV too.")] = None,
+    backbone: Annotated[str, typer.Option(help="Features of the measured values.")] = PUBLISHED,
+    csv: Annotated[Path | None, typer.Option(help="Write it as CSV too, every column.")] = None,
 ) -> None:
-    """Print one of the survey's tables; II to IV with measured values beside the printed ones."""
-    from cbir_lite import plots, survey
-    from cbir_lite.bench import read_records
+    """Print one of the survey's tables; II to IV with measured values beside the printed ones.
 
-    frame = survey.table(number)
-    if "bits" in frame.columns:
-        frame = plots.reported_measured(number, read_records(results))
+    Example: cbir table 3 --csv table3.csv
+    """
+    from cbir_lite import plots, survey
+
+    frame = survey.table(int(number) if number.isdigit() else number.upper())
+    printed_only = "bits" not in frame.columns
+    if not printed_only:
+        frame = plots.reported_measured(frame, _records(results, backbone), also=REFERENCES)
     if csv is not None:
         frame.to_csv(csv, index=False)
-    shown = Table(*map(str, frame.columns))
-    for row in frame.itertuples(index=False):
-        shown.add_row(*("" if v != v or v is None else str(v) for v in row))
-    console.print(shown)
+    if printed_only:
+        _show(_datasets(frame))
+        return
+    for (name, protocol, dataset), block in frame.groupby(
+        ["table", "protocol", "dataset"], sort=False
+    ):
+        title = f"Table {name}, {protocol}, {dataset}: mAP in percent, measured with {backbone}"
+        _show(_block(title, block))
+
+
+def _records(folder: Path, backbone: str) -> pd.DataFrame:
+    """The records of one backbone with default settings, by the code as it is now."""
+    from cbir_lite.bench.records import latest, read_records
+    from cbir_lite.bench.run import code_hash
+    from cbir_lite.methods import registry
+
+    records = read_records(folder)
+    usual = records[(records["backbone"] == backbone) & (records["params"] == "{}")]
+    known = set(registry.names())
+    current = latest(usual, {m: code_hash(m) for m in set(usual["method"]) & known})
+    if len(current) < len(usual):
+        typer.echo(
+            f"{len(usual) - len(current)} records of earlier code are left out; "
+            "measure again with `cbir bench`",
+            err=True,
+        )
+    if current.empty:
+        typer.echo(f"no records of {backbone} in {folder}: nothing is measured", err=True)
+    return current
+
+
+def _datasets(frame: pd.DataFrame) -> Table:
+    out = Table(box=box.SIMPLE_HEAD, title="Table I: data sets, as printed")
+    heads = {
+        "dataset": "data set",
+        "year_printed": "year",
+        "classes_printed": "classes",
+        "training_printed": "training",
+        "test_printed": "test",
+        "image_type_printed": "images",
+        "errata": "errata",
+    }
+    for column, head in heads.items():
+        numeric = column.removesuffix("_printed") in ("year", "classes", "training", "test")
+        out.add_column(head, justify="right" if numeric else "left")
+    for row in frame[list(heads)].itertuples(index=False):
+        out.add_row(*map(str, row))
+    return out
+
+
+def _block(title: str, frame: pd.DataFrame) -> Table:
+    out = Table(box=box.SIMPLE_HEAD, title=title)
+    out.add_column("method", no_wrap=True)
+    for head in ("bits", "reported", "measured", "ratio"):
+        out.add_column(head, justify="right")
+    out.add_column("fidelity")
+    out.add_column("errata")
+    above = None
+    shown = {"reported": "{:.2f}", "ratio": "{:.2f}", "fidelity": "{}", "bits": "{}"}
+    for row in frame.to_dict("records"):
+        known = {k: form.format(row[k]) if row[k] == row[k] else "" for k, form in shown.items()}
+        measured = row["status"]
+        if row["status"] == "measured":
+            measured = f"{row['measured']:.1f}"
+            measured += f" ± {row['spread']:.1f}" if row["seeds"] > 1 else " (1 seed)"
+        # Some labels are printed twice in a block, with the values of two sources.
+        source = (row["method_label"], row["result_source"])
+        label = "" if str(source) == above else escape(row["method_label"])
+        above = str(source)
+        out.add_row(
+            label, known["bits"], known["reported"], measured, known["ratio"], known["fidelity"],
+            row["errata"],
+        )  # fmt: skip
+    return out
 
 
 @app.command()
@@ -186,12 +316,15 @@ def timeline(
         "timeline.png"
     ),
 ) -> None:
-    """Draw one of the survey's chronological figures from its data."""
+    """Draw one of the survey's chronological figures from its data.
+
+    Example: cbir timeline 5 --out timeline.svg
+    """
     from cbir_lite import plots
 
-    drawn = plots.taxonomy_tree() if figure == 2 else plots.timeline(figure)
-    drawn.get_figure(root=True).savefig(out)
-    console.print(f"Fig. {figure} written to {out}")
+    drawn: Any = plots.taxonomy_tree() if figure == 2 else plots.timeline(figure)
+    drawn.figure.savefig(out)
+    typer.echo(f"Fig. {figure} written to {out}")
 
 
 @app.command()
@@ -209,20 +342,21 @@ def show(
     k: Annotated[int, typer.Option(help="How many results.")] = 10,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("show.png"),
 ) -> None:
-    """Draw what a system finds for one query: top k, right and wrong marked."""
-    from cbir_lite.bench import Setting
-    from cbir_lite.bench.gallery import picture
-    from cbir_lite.methods import base, registry
+    """Draw what a system finds for one query: top k, right and wrong marked.
 
-    setting = Setting(protocol, backbone, progress=True)
+    Example: cbir show 3 --protocol digits --backbone pixels --bits 16
+    """
+    from cbir_lite.bench.gallery import picture
+    from cbir_lite.methods import base
+
     if model is not None:
-        system = base.load(model)
+        system: Any = base.load(model)
+        setting = _setting(protocol, backbone)
     else:
-        system = registry.create(method, bits=bits)
-        system.fit(setting.split(system), progress=True)
+        setting, system = _fitted(method, protocol, backbone, bits, 0)
     figure, description = picture(setting, system, query, k)
     figure.savefig(out)
-    console.print(f"{description}\nwritten to {out}")
+    typer.echo(f"{description}\nwritten to {out}")
 
 
 if __name__ == "__main__":

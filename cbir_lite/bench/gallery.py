@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from cbir_lite import features, plots
 from cbir_lite.bench.setting import Setting
 from cbir_lite.datasets import ImageSet, read_image
+from cbir_lite.features import handcrafted
+from cbir_lite.features.extract import pixels
+from cbir_lite.features.store import FOLDER_SIZE
 from cbir_lite.methods.base import Method
 from cbir_lite.retrieval import top_k
 
@@ -38,27 +43,27 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
             right and wrong are unknown and nothing is marked.
         k: how many results.
 
-    Raises ``ValueError`` for a position outside the queries and for an unreadable file.
+    Raises ``ValueError`` for a position outside the queries and for a file that is missing or
+    unreadable.
     """
     images = setting.image_set
+    last = len(setting.frozen.query) - 1
     text = str(query)
+    labels = None
     if text.lstrip("-").isdigit():
         position = int(text)
-        if not 0 <= position < len(setting.frozen.query):
-            raise ValueError(
-                f"query {position} is outside 0..{len(setting.frozen.query) - 1} of "
-                f"{setting.frozen.name}"
-            )
+        if not 0 <= position <= last:
+            raise ValueError(f"query {position} is outside 0..{last} of {setting.frozen.name}")
         row = int(setting.frozen.query[position])
         x = setting.features(method.reads)[row : row + 1]
         shown = images.read(row)
         labels = setting.labels[row]
         title = f"query {position}: {_names(images, labels)}"
+    elif not Path(text).is_file():
+        raise ValueError(f"query {text!r} is no image file: give one, or a position 0..{last}")
     else:
         shown = read_image(text)
-        one = ImageSet(Path(text).name, [Path(text)], np.ones((1, 1), np.uint8), ("query",))
-        x = features.load(one, setting.backbone, method.reads, progress=False)  # type: ignore[arg-type]
-        labels = None
+        x = features_of_file(setting, text, method.reads)
         title = Path(text).name
     indices, distances = results(setting, method, x, k)
     nearest = indices[0]
@@ -75,6 +80,30 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
     system = type(method).__name__
     words = f"{title}: top {k} of {len(setting.frozen.database)} by {system}{right}"
     return axes.figure, words
+
+
+def features_of_file(setting: Setting, path: str | Path, kind: str = "pooled") -> NDArray[Any]:
+    """Features (1, ...) of an image file as the database's images have them.
+
+    Where these are one array the file is first brought to their size and channels: descriptors
+    depend on both. A vocabulary is that of the training images. Raises ``ValueError`` for an
+    unreadable file.
+    """
+    whole = setting.image_set
+    one: Any = [Path(path)]
+    if isinstance(whole.images, np.ndarray):
+        height, width, channels = whole.images.shape[1:]
+        file = Image.fromarray(read_image(path)).convert("L" if channels == 1 else "RGB")
+        file = file.resize((width, height), Image.Resampling.BILINEAR)
+        one = np.asarray(file).reshape(1, height, width, channels)
+    query = ImageSet(Path(path).name, one, np.ones((1, 1), np.uint8), ("query",))
+    if kind != "pooled" or not features.is_handcrafted(setting.backbone):
+        return features.load(query, setting.backbone, kind, progress=False)  # type: ignore[arg-type]
+    rows = setting.frozen.train
+    parts = [pixels(whole, int(i), int(i) + 1, FOLDER_SIZE) for i in rows]
+    return handcrafted.describe(
+        pixels(query, 0, 1, FOLDER_SIZE), setting.backbone, vocabulary=np.concatenate(parts)
+    )
 
 
 def _names(images: ImageSet, labels: Any) -> str:

@@ -80,7 +80,7 @@ def _mark(ax: Axes, right: bool, x: float, y: float, side: float) -> None:
 def retrieval_grid(
     query_images: Sequence[NDArray[np.uint8]],
     result_images: Sequence[Sequence[NDArray[np.uint8]]],
-    relevant: ArrayLike,
+    relevant: ArrayLike | None,
     *,
     query_labels: Labels = None,
     result_labels: Sequence[Sequence[str]] | None = None,
@@ -91,10 +91,15 @@ def retrieval_grid(
 
     `query_images` (q, h, w, c) and `result_images` (q, k, h, w, c) uint8, c = 1 or 3 (or lists of
     images of various sizes); `relevant` bool (q, k). A relevant result has a solid frame and a
-    tick, another one a dashed frame and a cross. Labels stand below, cut to the image's width.
-    `ValueError` for shapes that do not fit, and for given axes that are too low.
+    tick, another one a dashed frame and a cross; with None, where nobody knows, nothing is marked.
+    Labels stand below, cut to the image's width. `ValueError` for shapes that do not fit, and for
+    given axes that are too low.
     """
-    right = _relevance(relevant)
+    right = (
+        np.zeros((len(result_images), len(result_images[0])), bool)
+        if relevant is None
+        else _relevance(relevant)
+    )
     n, k = right.shape
     if len(query_images) != n or [len(r) for r in result_images] != [k] * n:
         raise ValueError(
@@ -130,7 +135,8 @@ def retrieval_grid(
                 _caption(ax, query_labels[q], EDGE, y + side, side)
             for i, x in enumerate(lefts):
                 _put(ax, np.asarray(result_images[q][i]), x, y, side)
-                _mark(ax, bool(right[q, i]), x, y, side)
+                if relevant is not None:
+                    _mark(ax, bool(right[q, i]), x, y, side)
                 if result_labels is not None:
                     _caption(ax, result_labels[q][i], x, y + side, side)
         # Last, because imshow changes the limits.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -55,8 +57,8 @@ def test_loss_is_that_of_every_pair_with_the_database(y):
         for j in range(40):
             similarity += (U[omega[i]] @ V[j] - 12 * S[i, j]) ** 2
         agreement += 200 * ((V[omega[i]] - U[omega[i]]) ** 2).sum()
-    assert float(terms["similarity"]) == pytest.approx(similarity / (8 * 40), rel=1e-4)
-    assert float(terms["agreement"]) == pytest.approx(agreement / (8 * 40), rel=1e-4)
+    assert terms["similarity"].item() == pytest.approx(similarity / (8 * 40), rel=1e-4)
+    assert terms["agreement"].item() == pytest.approx(agreement / (8 * 40), rel=1e-4)
 
 
 @BOTH
@@ -84,7 +86,7 @@ def test_discrete_step_never_raises_the_objective_and_ends_bitwise_optimal(y):
         method._update_codes(data.x)
         values.append(objective(U, method.memory_["V"].numpy(), S, omega, 12, 200))
     assert values[1] < values[0]
-    assert all(b <= a * (1 + 1e-6) for a, b in zip(values, values[1:], strict=False))
+    assert all(b <= a * (1 + 1e-6) for a, b in pairwise(values))
     V = method.memory_["V"].numpy()
     assert set(np.unique(V)) == {-1, 1}
     for k in range(12):

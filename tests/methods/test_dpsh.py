@@ -19,7 +19,7 @@ Y = RANDOM.integers(0, 2, (9, 3)).astype(np.uint8)
 
 @pytest.mark.parametrize("training", [False, True])
 def test_terms_are_those_of_explicit_pairs(training):
-    method = DPSH(bits=12, epochs=1, width=8, eta=3.0).fit(Split(X, Y))
+    method = DPSH(bits=12, epochs=1, width=8, dropout=0.0, eta=3.0).fit(Split(X, Y))
     U = RANDOM.standard_normal((9, 12)).astype(np.float32)
     method.memory_["U"] = torch.from_numpy(U.copy())
     method.network_.train(training)
@@ -38,12 +38,12 @@ def test_terms_are_those_of_explicit_pairs(training):
             theta = sum(u[i] * stored[j]) / 2
             likelihood -= s * theta - math.log(1 + math.exp(theta))
         quantization += sum((v - (1 if v >= 0 else -1)) ** 2 for v in u[i])
-    assert float(terms["likelihood"]) == pytest.approx(likelihood / 27, rel=1e-4)
-    assert float(terms["quantization"]) == pytest.approx(3 * quantization / 27, rel=1e-4)
+    assert terms["likelihood"].item() == pytest.approx(likelihood / 27, rel=1e-4)
+    assert terms["quantization"].item() == pytest.approx(3 * quantization / 27, rel=1e-4)
 
 
 def test_stored_outputs_are_those_of_rows_that_passed_and_zero_before():
-    method = DPSH(bits=12, epochs=1, width=8).fit(Split(X, Y))
+    method = DPSH(bits=12, epochs=1, width=8, dropout=0.0).fit(Split(X, Y))
     method.memory_["U"] = torch.zeros(9, 12)
     method.network_.train()
     rows = torch.tensor([2, 6])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def naive_reconstruction(codebooks, words):
 def test_terms_are_those_of_explicit_pairs_and_rows():
     x = RANDOM.standard_normal((9, 5)).astype(np.float32)
     y = RANDOM.integers(0, 2, (9, 4)).astype(np.uint8)
-    method = DQN(bits=12, dim=7, epochs=1, width=8, lam=0.25).fit(Split(x, y))
+    method = DQN(bits=12, dim=7, epochs=1, width=8, dropout=0.0, lam=0.25).fit(Split(x, y))
     C = torch.from_numpy(RANDOM.standard_normal((2, 64, 3)).astype(np.float32))
     b = torch.from_numpy(RANDOM.integers(0, 64, (9, 2)))
     method.memory_ = {"C": C, "b": b}
@@ -46,8 +47,8 @@ def test_terms_are_those_of_explicit_pairs_and_rows():
             cosines.append((s - cos) ** 2)
         c = naive_reconstruction(C.numpy(), b[rows[i : i + 1]].tolist())[0]
         squares.append(sum((z[i] - c) ** 2))
-    assert float(terms["cosine"]) == pytest.approx(np.mean(cosines), rel=1e-4)
-    assert float(terms["quantization"]) == pytest.approx(0.25 * np.mean(squares), rel=1e-4)
+    assert terms["cosine"].item() == pytest.approx(np.mean(cosines), rel=1e-4)
+    assert terms["quantization"].item() == pytest.approx(0.25 * np.mean(squares), rel=1e-4)
 
 
 def test_codes_are_the_nearest_words_of_each_part():
@@ -70,7 +71,7 @@ def test_error_never_rises_in_a_step_and_falls_over_all():
         errors.append(error(z, b, C))
         b = nearest_words(z, C)
         errors.append(error(z, b, C))
-    assert all(after <= before + 1e-5 for before, after in zip(errors, errors[1:], strict=False))
+    assert all(after <= before + 1e-5 for before, after in pairwise(errors))
     assert errors[-1] < 0.9 * errors[0]
 
 

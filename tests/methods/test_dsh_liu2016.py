@@ -33,9 +33,9 @@ def test_terms_are_those_of_explicit_pairs(bits, scale):
             similar.append(0.5 * (1 - apart) * d2)
             dissimilar.append(0.5 * apart * max(2 * bits - d2, 0))
             regulariser.append(0.7 * sum(abs(abs(v) - 1) for row in (b[i], b[j]) for v in row))
-    assert float(terms["similar"]) == pytest.approx(np.mean(similar), rel=1e-4)
-    assert float(terms["dissimilar"]) == pytest.approx(np.mean(dissimilar), rel=1e-4, abs=1e-6)
-    assert float(terms["regulariser"]) == pytest.approx(np.mean(regulariser), rel=1e-4)
+    assert terms["similar"].item() == pytest.approx(np.mean(similar), rel=1e-4)
+    assert terms["dissimilar"].item() == pytest.approx(np.mean(dissimilar), rel=1e-4, abs=1e-6)
+    assert terms["regulariser"].item() == pytest.approx(np.mean(regulariser), rel=1e-4)
 
 
 def test_a_dissimilar_pair_beyond_the_margin_has_no_gradient():

@@ -1,4 +1,4 @@
-"""GreedyHash: gradients through the sign, both tasks against a second calculation, the optimiser."""
+"""GreedyHash: gradients through the sign, both tasks by a second calculation, the optimiser."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_supervised_terms_are_those_of_explicit_codes(y):
                 p = 1 / (1 + math.exp(-v))
                 losses.append(-math.log(p if positive else 1 - p))
     terms = method.loss(batch(y))
-    assert float(terms["cross_entropy"]) == pytest.approx(np.mean(losses), rel=1e-5)
-    assert float(terms["cubic"]) == pytest.approx(cubic(h), rel=1e-5)
+    assert terms["cross_entropy"].item() == pytest.approx(np.mean(losses), rel=1e-5)
+    assert terms["cubic"].item() == pytest.approx(cubic(h), rel=1e-5)
 
 
 def test_a_batch_of_one_label_rows_is_still_scored_as_the_set_is():
@@ -85,8 +85,8 @@ def test_unsupervised_terms_are_those_of_explicit_pairs():
         for j in range(i + 1, len(x))
     ]
     terms = method.loss(batch())
-    assert float(terms["cosine"]) == pytest.approx(np.mean(pairs), rel=1e-4)
-    assert float(terms["cubic"]) == pytest.approx(cubic(h), rel=1e-5)
+    assert terms["cosine"].item() == pytest.approx(np.mean(pairs), rel=1e-4)
+    assert terms["cubic"].item() == pytest.approx(cubic(h), rel=1e-5)
 
 
 def test_optimiser_holds_the_classifier_and_moves_it(lab):

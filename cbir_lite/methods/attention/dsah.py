@@ -22,19 +22,21 @@ _SAMPLE = 256
 class _Attention(nn.Module):
     """Maps (n, h, w, d) to weights (n, h, w) that sum to one over the positions of an image."""
 
-    def __init__(self, x: NDArray[Any], width: int):
+    def __init__(self, x: NDArray[Any], width: int, dropout: float):
         super().__init__()
         self.standardise = Standardise(x)
+        self.drop = nn.Dropout(dropout)
         self.convolution = nn.Linear(x.shape[-1], width)
         self.score = nn.Linear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Softmax of a score that a 1x1 convolution gives every position."""
-        # Standardising the weights instead of the maps saves a pass over the largest tensor.
-        weight = self.convolution.weight / self.standardise.get_buffer("scale")
+        """Each position's share of the gates in (0, 1) that 1x1 convolutions give them."""
+        # Standardising and dropping channels on the weights instead of the maps saves passes over
+        # the largest tensor.
+        weight = self.convolution.weight * self.drop(1 / self.standardise.get_buffer("scale"))
         bias = self.convolution.bias - weight @ self.standardise.get_buffer("mean")
-        score = self.score(F.relu(F.linear(x.float(), weight, bias)))
-        return score.flatten(1).softmax(1).view(x.shape[:3])
+        gate = self.score(F.relu(F.linear(x.float(), weight, bias))).flatten(1).sigmoid()
+        return (gate / gate.sum(1, keepdim=True)).view(x.shape[:3])
 
 
 class _Network(nn.Module):
@@ -44,7 +46,7 @@ class _Network(nn.Module):
         self,
         x: NDArray[Any],
         width: int,
-        attention_width: int,
+        attention: tuple[int, float],
         bits: int,
         classes: int,
         dropout: float,
@@ -55,7 +57,7 @@ class _Network(nn.Module):
         some = x[:: -(-len(x) // _SAMPLE)].astype(np.float32)
         self.main = FeatureTrunk(pooled, width - width // 2, dropout)
         self.local = FeatureTrunk(some, width // 2, dropout)
-        self.attention = _Attention(some, attention_width)
+        self.attention = _Attention(some, *attention)
         self.hash_layer = nn.Linear(width, bits)
         self.classifier = nn.Linear(bits, classes)
         self._scratch = torch.empty(0)
@@ -99,9 +101,11 @@ class DSAH(DeepMethod):
         \sum_p a_{ip}x_{ip}\big)
     :shapes: maps x (n, h, w, d), labels (n, C); attention a (n, h, w); z (n, bits); codes int8
         (n, bits)
-    :defaults: beta = 1, lam = 0.1 (sums over pairs, images and bits are means here), a 1x1
-        convolution of 32 channels for the attention; hidden layers of width / 2 each, so that
-        both together are as wide as the hidden layer of other systems; all chosen here
+    :defaults: beta = 1, lam = 0.1 (sums over pairs, images and bits are means here); attention by
+        1x1 convolutions to 32 channels and to one gate, the gates of an image divided by their
+        sum; half of the channels it reads dropped in training, because on a validation part of
+        the training set a softmax without it overfitted; hidden layers of width / 2 each, so
+        that both together are as wide as the hidden layer of other systems; all chosen here
     :departures: the loss, its weights and the attention's layers are not the paper's but the
         common ones of its time; maps of a frozen backbone replace the CNN trained end to end
     :fidelity: sketch
@@ -112,6 +116,7 @@ class DSAH(DeepMethod):
     beta: float = 1.0
     lam: float = 0.1
     attention_width: int = 32
+    attention_dropout: float = 0.5
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """Two sub-networks on maps (n, h, w, d); raises ``ValueError`` for other inputs."""
@@ -120,7 +125,8 @@ class DSAH(DeepMethod):
                 f"dsah reads maps (n, h, w, d) and got {x.shape}: extract features of kind 'maps'"
             )
         assert n_classes is not None
-        return _Network(x, self.width, self.attention_width, self.bits, n_classes, self.dropout)
+        attention = self.attention_width, self.attention_dropout
+        return _Network(x, self.width, attention, self.bits, n_classes, self.dropout)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Pair likelihood over pairs i != j, classification and quantization of the outputs z."""

@@ -1,0 +1,86 @@
+"""Markdown from data: escaping, badges, links and tables."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+DASH = '<span class="none" title="{}">—</span>'
+_CODE = re.compile(r"``(.+?)``|`([^`]+)`")
+_ROLE = re.compile(r":\w+:`~?\.?([^`]+)`")
+_SPECIAL = re.compile(r"([\\*_\[\]<>|$#{}~^])")
+_ERRATUM = re.compile(r"\bE(\d\d)\b")
+_NUMBER = re.compile(r"\\\[(\d{1,3})\\\]")
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file unless it holds that already: Sphinx then reads only what changed."""
+    content = content.rstrip() + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8", newline="\n")
+
+
+def plain(text: str) -> str:
+    """Text with every Markdown sign escaped, except code between backticks."""
+    out, end = [], 0
+    text = _ROLE.sub(r"``\1``", text)
+    for match in _CODE.finditer(text):
+        out += [_SPECIAL.sub(r"\\\1", text[end : match.start()]), f"`{match[1] or match[2]}`"]
+        end = match.end()
+    return "".join([*out, _SPECIAL.sub(r"\\\1", text[end:])])
+
+
+def linked(text: str, up: str = "") -> str:
+    """`plain`, with E07 and [98] as links; ``up`` is the way to the book's folder."""
+    text = _ERRATUM.sub(r"[E\1](#erratum-e\1)", plain(text))
+    return _NUMBER.sub(rf'<a href="{up}references.html#ref-\1">[\1]</a>', text)
+
+
+def errata_links(ids: str | Iterable[str]) -> str:
+    """Links to errata given as "E01; E04" or as a list."""
+    listed = [i for i in ids.split("; ") if i] if isinstance(ids, str) else list(ids)
+    return ", ".join(f"[{i}](#erratum-{i.lower()})" for i in listed)
+
+
+def badge(kind: str, title: str = "") -> str:
+    """A small label; its colour comes from the style sheet."""
+    extra = f' title="{html.escape(title, quote=True)}"' if title else ""
+    return f'<span class="badge badge-{kind}"{extra}>{kind}</span>'
+
+
+def none(why: str) -> str:
+    """A dash that says on hovering why there is nothing."""
+    return DASH.format(html.escape(why, quote=True))
+
+
+def cite(key: str) -> str:
+    """A citation, or nothing where the card names none."""
+    return "" if key == "none" else f"{{cite}}`{key}`"
+
+
+def table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    caption: str = "",
+    name: str = "",
+    sortable: bool = False,
+) -> str:
+    """A Markdown table in its directive; cells are Markdown already (escape with `plain`)."""
+    lines = [f":::{{table}} {caption}".rstrip()]
+    if sortable:
+        lines.append(":class: sortable")
+    if name:
+        lines.append(f":name: {name}")
+    lines += ["", _row(header), _row(["---"] * len(header))]
+    lines += [_row(row) for row in rows]
+    return "\n".join([*lines, ":::", ""])
+
+
+def _row(cells: Sequence[str]) -> str:
+    # An escaped bar survives the table; a line end would not.
+    return "| " + " | ".join(" ".join(str(c).split()) for c in cells) + " |"

