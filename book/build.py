@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -191,7 +191,9 @@ def assemble(scale: str) -> Path:
 def status(scale: str) -> dict[str, object]:
     """What the status page shows: seconds of each chapter, versions, machine."""
     import platform
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
+
+    from cbir_lite.bench import SCALES
 
     packages = (
         "cbir-lite",
@@ -209,10 +211,17 @@ def status(scale: str) -> dict[str, object]:
     for notebook in notebooks():
         stamp = stage_dir(scale) / "notebooks" / f"{notebook.stem}.stamp"
         chapters[notebook.stem] = float(stamp.read_text().split()[1]) if stamp.exists() else None
+    versions: dict[str, str | None] = dict.fromkeys(packages)
+    for package in packages:
+        with suppress(PackageNotFoundError):  # OpenVINO is optional
+            versions[package] = version(package)
     return {
         "scale": scale,
+        "protocol": SCALES[scale].protocol,
+        "backbone": SCALES[scale].backbone,
+        "seeds": SCALES[scale].seeds,
         "chapters": chapters,
-        "versions": {p: version(p) for p in packages},
+        "versions": versions,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
     }

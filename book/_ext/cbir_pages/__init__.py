@@ -37,6 +37,7 @@ def generate(root: Path) -> None:
             stale.unlink()
     for name, content in pages.items():
         write(book / name, content)
+    write(book / "_generated" / "timeline.png", landing.timeline())
     _mathjax(book / "_static" / "mathjax")
 
 

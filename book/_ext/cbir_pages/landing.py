@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
 
 import yaml
 
-from cbir_lite import survey
+from cbir_lite import plots, survey
 from cbir_lite.methods import registry
 
 from .text import plain, table
@@ -50,3 +51,15 @@ def counts() -> str:
         f"beside our own measurements, **{len(survey.errata())} slips** of the survey flagged where "
         f"they matter, **{len(survey.claims())} of its claims** stated so that they can be tested."
     )
+
+
+def timeline() -> bytes:
+    """The survey's Fig. 3 as PNG, drawn from its data; the same bytes for the same data."""
+    # A figure of its own canvas: no window system, and none of the reader's settings.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = plots.timeline(3).figure
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(buffer, dpi=160, metadata={"Software": None})
+    figure.clear()
+    return buffer.getvalue()

@@ -15,13 +15,13 @@ _ERRATUM = re.compile(r"\bE(\d\d)\b")
 _NUMBER = re.compile(r"\\\[(\d{1,3})\\\]")
 
 
-def write(path: Path, content: str) -> None:
+def write(path: Path, content: str | bytes) -> None:
     """Write a file unless it holds that already: Sphinx then reads only what changed."""
-    content = content.rstrip() + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") == content:
+    data = content if isinstance(content, bytes) else (content.rstrip() + "\n").encode()
+    if path.exists() and path.read_bytes() == data:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8", newline="\n")
+    path.write_bytes(data)
 
 
 def plain(text: str) -> str:
