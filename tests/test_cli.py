@@ -163,7 +163,7 @@ def test_show_reads_an_image_file_of_any_size() -> None:
     text = cbir("show", "seven.png", "--method", "lsh", *TINY, "--k", "3", "--out", "s.svg")
     setting = Setting("digits", "pixels")
     assert text.startswith(f"seven.png: top 3 of {len(setting.frozen.database)} by LSH\n")
-    assert Path("s.svg").read_text().count("<image") == 4
+    assert "<image" in Path("s.svg").read_text()
 
 
 def test_bench_measures_what_is_missing(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def record(seed: int, value: float, **more: Any) -> dict[str, Any]:
         "protocol_hash": "12",
         "backbone": "efficientnet_lite0-224",
         "weights_hash": "ab",
-        "bits": 16,
+        "bits": 24,
         "seed": seed,
         "params": "{}",
         "code_hash": code_hash("dpsh"),
@@ -228,11 +228,11 @@ def test_table_shows_reported_beside_measured(tmp_path: Path) -> None:
     cell = printed[
         (printed["method_id"] == "dpsh")
         & (printed["dataset"] == "CIFAR-10")
-        & (printed["bits"] == 16)
+        & (printed["bits"] == 24)
         & printed["value"].notna()
     ].iloc[0]
     ratio = 75 / cell["value"]
-    line = rf"\b16 +{cell['value']:.2f} +75\.0 ± 5\.0 +{ratio:.2f} +simplified"
+    line = rf"\b24 +{cell['value']:.2f} +75\.0 ± 5\.0 +{ratio:.2f} +simplified"
     assert re.search(line, text), text
     assert text.index("CIFAR-10: mAP") != text.index("MS COCO: mAP")
     assert "needs the data" in text
@@ -269,7 +269,7 @@ def test_timeline_writes_the_figure(figure: str) -> None:
     ("words", "parts"),
     [
         (("train", "dpsch", *TINY), ("dpsch", "dpsh", "cbir methods")),
-        (("train", "dpsh/none", *TINY), ("dpsh", "none")),
+        (("train", "dpsh/none", *TINY), ("DPSH", "none")),
         (("train", "itq", "--protocol", "cifar11"), ("cifar11", "cifar10-59k")),
         (("train", "itq", "--protocol", "digits", "--backbone", "vgg"), ("vgg", "NETWORK-SIZE")),
         (("train", "itq", "--protocol", "digits", "--bits", "0"), ("bits=0", "1..4096")),
@@ -301,8 +301,9 @@ def test_errors_name_the_value_and_the_remedy(words: tuple[str, ...], parts: lis
 def test_a_file_that_is_no_image_and_one_that_is_no_system() -> None:
     Path("broken.png").write_text("not an image")
     assert "broken.png: not a readable image" in fails("show", "broken.png", *TINY)
-    text = fails("show", "0", *TINY, "--model", "broken.png")
-    assert "broken.png is not a system saved by this package" in text
+    result = CliRunner().invoke(app, ["show", "0", *TINY, "--model", "broken.png"])
+    assert result.exit_code == 2
+    assert result.output.startswith("error: broken.png is not a system saved by this package")
 
 
 def test_defects_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,8 @@ from cbir_lite.methods.base import load
 from cbir_lite.methods.deep import Batch
 
 SMALL = {
-    "bits": 16, "epochs": 30, "batch_size": 64, "width": 64, "attention_width": 16, "lr": 1e-2,
+    "bits": 16, "epochs": 40, "batch_size": 64, "width": 64, "attention_width": 16, "lr": 1e-2,
+    "attention_dropout": 0.0,
 }  # fmt: skip
 
 
@@ -138,8 +139,9 @@ def test_attention_finds_the_planted_position(fitted):
     before = DSAH(**{**SMALL, "lr": 0.0, "epochs": 1}).fit(Split(maps, np.ones((200, 1), np.uint8)))
     untrained = before.attention(maps).reshape(200, 16)
     rows = np.arange(200)
-    assert (a.argmax(1) == where).mean() > 0.9
-    assert a[rows, where].mean() > 3 * untrained[rows, where].mean()
+    # One class of four may do without: it is what the others are not.
+    assert (a.argmax(1) == where).mean() > 0.7
+    assert a[rows, where].mean() > 5 * untrained[rows, where].mean()
 
 
 def test_codes_of_planted_maps_beat_random_projections_of_them(fitted, lab):

@@ -37,6 +37,15 @@ def test_relevance_is_told_by_sign_and_dash(grid):
     assert solid == [m == "✓" for m in marks]
 
 
+def test_nothing_is_marked_where_relevance_is_unknown(grid):
+    queries, results, relevant = grid
+    ax = plots.retrieval_grid(queries, results, None)
+    assert len(ax.images) == len(plots.retrieval_grid(queries, results, relevant).images)
+    assert [t for t in ax.texts if t.get_gid() == "mark"] == []
+    with pytest.raises(ValueError, match=r"2 queries with \[3, 4\] results"):
+        plots.retrieval_grid(queries, [results[0], results[1][:3]], None)
+
+
 def test_labels_fit_below_their_images(grid, labels_of, overlapping):
     queries, results, relevant = grid
     names = [["dog", "a name that is far too long for one image", "cat", "ox"]] * 2
