@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ def images() -> NDArray[np.uint8]:
 
 
 def features(spec: BackboneSpec, runtime: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    run = open_runtime(spec, runtime, False, (BATCH, *images.shape[1:]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing
+        run = open_runtime(spec, runtime, False, (BATCH, *images.shape[1:]))
     return np.concatenate([run(images[a : a + BATCH])[0] for a in range(0, len(images), BATCH)])
 
 

@@ -94,7 +94,8 @@ def _agreement(values: Floats, least: int, draws: int, seed: int) -> dict[str, A
     out: dict[str, Any] = {"note": ""}
     for name, function in (("spearman", spearman), ("kendall", kendall)):
         sampled = function(reported[picks], measured[picks])
-        low, high = np.nanquantile(sampled, [0.025, 0.975])
+        known = sampled[~np.isnan(sampled)]
+        low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
         out |= {
             name: float(function(reported[None], measured[None])[0]),
             f"{name}_low": float(low),

@@ -54,6 +54,14 @@ def mean_words(z: Tensor, b: Tensor, C: Tensor) -> Tensor:
     return updated
 
 
+class Bottleneck(HashNetwork):
+    """A trunk and R outputs squashed by tanh, so that all z are of about the same length."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """z of a batch, in (-1, 1)."""
+        return torch.tanh(super().forward(x))
+
+
 @dataclass(kw_only=True, eq=False)
 class DQN(DeepMethod):
     r"""Bottleneck features that keep pair labels as cosines, and that quantize well.
@@ -66,8 +74,8 @@ class DQN(DeepMethod):
 
     :survey: Sections III.4, V-A; Tables II, IV
     :cite: cao2016dqn
-    :source: the paper's objective and asymmetric distance, and the authors' public code (size of
-        the bottleneck, lambda, no quantization in the first epochs, k-means start)
+    :source: the paper's objective and asymmetric distance, and the authors' public code (size and
+        tanh of the bottleneck, lambda, no quantization in the first epochs, k-means start)
     :objective: \min_{\Theta,C,b}\ \mathrm{mean}_{i<j}\big(s_{ij}-\cos(z_i,z_j)\big)^2
         +\lambda\,\mathrm{mean}_i\|z_i-Cb_i\|_2^2,\quad s_{ij}\in\{-1,1\},
         \ C=\mathrm{diag}(C_1,\dots,C_M);
@@ -115,7 +123,7 @@ class DQN(DeepMethod):
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """Trunk and bottleneck of R outputs."""
-        return HashNetwork(x, self.width, self.R, self.dropout)
+        return Bottleneck(x, self.width, self.R, self.dropout)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Pairwise cosine loss over pairs i < j, and product quantization loss."""
