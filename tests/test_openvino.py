@@ -55,7 +55,7 @@ def test_bfloat16_is_close_where_the_processor_has_it_and_refused_where_not(
     images: NDArray[np.uint8], by_torch
 ) -> None:
     if not processor_has_bf16():
-        with pytest.raises(RuntimeUnavailable, match="no bfloat16 instructions; use .*-96$"):
+        with pytest.raises(RuntimeUnavailable, match=r"no bfloat16 instructions; use .*-96$"):
             choose(SHORT)
         return
     assert choose(SHORT) == "openvino"
@@ -73,7 +73,7 @@ def test_a_processor_without_bfloat16_is_told_what_to_use(
     assert not processor_has_bf16(tmp_path / "cpuinfo")
     assert not processor_has_bf16(tmp_path / "absent")
     monkeypatch.setattr(runtimes, "processor_has_bf16", lambda: False)
-    with pytest.raises(RuntimeUnavailable, match="no bfloat16 instructions; use .*lite0-96$"):
+    with pytest.raises(RuntimeUnavailable, match=r"no bfloat16 instructions; use .*lite0-96$"):
         choose(SHORT)
     assert choose(PLAIN) == "openvino"
 

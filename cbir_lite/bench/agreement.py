@@ -18,7 +18,17 @@ AGREEMENT_COLUMNS = [
     "protocol", "dataset", "result_source", "bits", "systems", "labels", "spearman",
     "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high", "p", "note",
 ]  # fmt: skip
-NEIGHBOUR_COLUMNS = ["better", "other", "mean", "mean_other", "gain", "pairs", "p", "p_holm"]
+NEIGHBOUR_COLUMNS = [
+    "better",
+    "other",
+    "mean",
+    "mean_other",
+    "gain",
+    "pairs",
+    "wins",
+    "p",
+    "p_holm",
+]
 LEAST_PAIRS = 6  # fewer cannot reach 0.05 in a two-sided signed-rank test
 
 
@@ -51,8 +61,8 @@ def rank_agreement(
 
     Returns one row a block, source and code length, and one (``bits`` missing) for the means over
     the lengths, of the systems that have all of them: number and labels of systems, Spearman's
-    rho and Kendall's tau-b with 95 % percentile intervals, `p` of the exact two-sided test of
-    tau, and `note`. Raises `ValueError` for missing columns or a system that occurs twice.
+    rho and Kendall's tau-b with 95 % percentile intervals, `p` of the two-sided test of tau (exact
+    unless values are equal), and `note`. Raises `ValueError` for missing columns or a system that occurs twice.
     """
     needed = [*AGREEMENT_COLUMNS[:4], "method_label", "reported", "measured"]
     if missing := [c for c in needed if c not in table]:
@@ -131,8 +141,8 @@ def neighbours(records: pd.DataFrame, measure: str = "map_all") -> pd.DataFrame:
         measure: column to compare (0..1).
 
     Returns one row a pair of neighbours: names, mean of each over the systems' own runs, mean
-    difference ``gain`` over the pairs, their number, ``p`` and ``p_holm`` (NaN for fewer than
-    `LEAST_PAIRS` pairs). Systems that lack one of the lengths are left out, since the mean of a
+    difference ``gain`` over the ``pairs``, in how many the better ``wins``, ``p`` and ``p_holm``
+    (NaN for fewer than `LEAST_PAIRS` pairs). Systems that lack one of the lengths are left out, since the mean of a
     part of the lengths does not rank. Raises `ValueError` for mixed protocols, missing columns or
     several runs of one seed.
     """
@@ -157,17 +167,9 @@ def neighbours(records: pd.DataFrame, measure: str = "map_all") -> pd.DataFrame:
         gain = (cells[better] - cells[other]).dropna().to_numpy(float)
         tested = len(gain) >= LEAST_PAIRS and bool(np.any(gain))
         p = float(wilcoxon(gain).pvalue) if tested else np.nan
-        rows.append(
-            [
-                better,
-                other,
-                mean[better],
-                mean[other],
-                gain.mean() if len(gain) else np.nan,
-                len(gain),
-                p,
-            ]
-        )
+        size = float(gain.mean()) if len(gain) else np.nan
+        counts = [len(gain), int((gain > 0).sum())]
+        rows.append([better, other, mean[better], mean[other], size, *counts, p])
     frame = pd.DataFrame(rows, columns=NEIGHBOUR_COLUMNS[:-1])
     frame["p_holm"] = holm(frame["p"].to_numpy(float))
     return frame

@@ -129,6 +129,9 @@ def test_neighbours_are_ranked_and_tested_in_pairs() -> None:
     assert frame["better"][0] == "high"
     assert set(frame.loc[1, ["better", "other"]]) == {"low", "near"}
     assert frame["pairs"].tolist() == [18, 18]
+    assert frame["wins"][0] == 18
+    ahead = (near > low) if frame["better"][1] == "near" else (low > near)
+    assert frame["wins"][1] == ahead.sum()
     second = near if frame["other"][0] == "near" else low
     assert frame["gain"][0] == pytest.approx((high - second).mean())
     # All eighteen signs agree: two of the 2**18 equally likely sign patterns.
