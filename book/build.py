@@ -250,8 +250,8 @@ def build_site(scale: str) -> Path:
     log = out / "build.log"
     command = [
         sys.executable,
-        "-m",
-        "jupyter_book.cli.main",
+        "-c",
+        "from jupyter_book.cli.main import main; main()",
         "build",
         str(stage),
         "--path-output",

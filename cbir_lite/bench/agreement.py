@@ -62,7 +62,8 @@ def rank_agreement(
     Returns one row a block, source and code length, and one (``bits`` missing) for the means over
     the lengths, of the systems that have all of them: number and labels of systems, Spearman's
     rho and Kendall's tau-b with 95 % percentile intervals, `p` of the two-sided test of tau (exact
-    unless values are equal), and `note`. Raises `ValueError` for missing columns or a system that occurs twice.
+    unless values are equal), and `note`. Raises `ValueError` for missing columns or a system that
+    occurs twice.
     """
     needed = [*AGREEMENT_COLUMNS[:4], "method_label", "reported", "measured"]
     if missing := [c for c in needed if c not in table]:
@@ -142,9 +143,9 @@ def neighbours(records: pd.DataFrame, measure: str = "map_all") -> pd.DataFrame:
 
     Returns one row a pair of neighbours: names, mean of each over the systems' own runs, mean
     difference ``gain`` over the ``pairs``, in how many the better ``wins``, ``p`` and ``p_holm``
-    (NaN for fewer than `LEAST_PAIRS` pairs). Systems that lack one of the lengths are left out, since the mean of a
-    part of the lengths does not rank. Raises `ValueError` for mixed protocols, missing columns or
-    several runs of one seed.
+    (NaN for fewer than `LEAST_PAIRS` pairs). Systems that lack one of the lengths are left out,
+    since the mean of a part of the lengths does not rank. Raises `ValueError` for mixed protocols,
+    missing columns or several runs of one seed.
     """
     if missing := [c for c in ("method", "protocol", "bits", "seed", measure) if c not in records]:
         raise ValueError(f"records have no column {', '.join(missing)}")

@@ -84,17 +84,27 @@ def test_words_are_means_of_members_and_unused_words_stay():
     assert updated[1, 1].item() == pytest.approx(7 / 3)
 
 
+@pytest.mark.parametrize("aqd", ["inner", "euclidean"])
 @pytest.mark.parametrize("bits", [12, 24])
-def test_distance_is_that_to_the_reconstruction(bits, lab, digits):
+def test_distance_is_that_to_the_reconstruction(bits, aqd, lab, digits, monkeypatch):
     method = lab.short_fit("dqn", bits)
+    monkeypatch.setattr(method, "aqd", aqd)
     z = method.encode_query(digits.query.pooled[:7])
     words = method.encode_database(digits.database.pooled[:40])
     assert words.dtype == np.uint8
     assert words.shape == (40, method.M)
     assert words.max() < 2 ** (bits // method.M)
+    naive = np.zeros((7, 40))
     rebuilt = naive_reconstruction(method.codebooks_.astype(np.float64), words.tolist())
-    naive = [[sum((q - r) ** 2) for r in rebuilt] for q in z.astype(np.float64)]
+    for i, q in enumerate(z.astype(np.float64)):
+        for j, r in enumerate(rebuilt):
+            naive[i, j] = sum((q - r) ** 2) if aqd == "euclidean" else -sum(q * r)
     np.testing.assert_allclose(method.distance(z, words), naive, rtol=1e-3, atol=1e-3)
+
+
+def test_bottleneck_is_squashed(lab, digits):
+    z = lab.smoke_fit("dqn").method.embed(digits.query.pooled)
+    assert np.abs(z).max() <= 1
 
 
 def test_blocks_of_queries_give_the_same_distances(lab, digits, monkeypatch):
@@ -141,5 +151,7 @@ def test_binary_codes_and_foreign_shapes_are_refused(lab, digits):
         method.encode(digits.query.pooled)
     with pytest.raises(ValueError, match=r"\(n, 300\).*\(n, 2\)"):
         method.distance(np.zeros((3, 4), np.float32), np.zeros((5, 2), np.uint8))
+    with pytest.raises(ValueError, match="aqd='cosine'"):
+        DQN(aqd="cosine")
     with pytest.raises(ValueError, match="dim=1"):
         DQN(bits=16, dim=1)

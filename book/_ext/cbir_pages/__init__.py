@@ -43,7 +43,7 @@ def generate(root: Path) -> None:
 
 def _mathjax(target: Path) -> None:
     """Copy MathJax out of its package, so that the site needs no other host."""
-    found = [f for f in files("django-static-mathjax") or [] if f.name == MATHJAX]
+    found = [f for f in files("django-static-mathjax") or [] if f.parts[-2:] == ("es5", MATHJAX)]
     if not found:
         raise FileNotFoundError(
             f"{MATHJAX} is not in the package django-static-mathjax: install cbir-lite[book] again"
