@@ -1,0 +1,113 @@
+"""Every chapter runs at SCALE=smoke, says what it must, and measures what makes sense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from book import build
+
+CHAPTERS = build.notebooks()
+GLUED: dict[str, dict[str, tuple[float, float]]] = {
+    "01_introduction": {
+        "handcrafted_map": (0.4, 1.0),
+        "metric_map": (0.4, 1.0),
+        "deep_map": (0.3, 1.0),
+        "ring_linear": (0.5, 0.75),
+        "ring_network": (0.9, 1.0),
+    },
+}
+"""Glued numbers of a chapter and the range each must lie in at smoke scale."""
+
+
+def glued(notebook: Any) -> dict[str, Any]:
+    """What the cells of an executed chapter glued, by key."""
+    found = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            if name:
+                data = output["data"]
+                text = data.get(f"application/papermill.record/{name}") or next(
+                    v for k, v in data.items() if k.endswith("text/plain")
+                )
+                found[name] = text
+    return found
+
+
+@pytest.fixture(scope="session")
+def executed() -> dict[str, Any]:
+    """All chapters after one run at smoke scale."""
+    build.run_chapters("smoke")
+    folder = build.stage_dir("smoke") / "notebooks"
+    return {c.stem: nbformat.read(folder / c.name, as_version=4) for c in CHAPTERS}
+
+
+@pytest.mark.notebooks
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.stem)
+def test_chapter_runs_and_its_numbers_make_sense(chapter: Path, executed: dict[str, Any]) -> None:
+    notebook = executed[chapter.stem]
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert all(c.execution_count for c in code if c.source.strip())
+    numbers = glued(notebook)
+    assert numbers, "no glued value"
+    for key, (low, high) in GLUED.get(chapter.stem, {}).items():
+        assert low <= float(numbers[key]) <= high, key
+
+
+@pytest.mark.notebooks
+def test_a_failing_cell_names_chapter_and_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebook = nbformat.v4.new_notebook(
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        cells=[
+            nbformat.v4.new_code_cell(
+                'SCALE = "book"', metadata={"tags": ["parameters"]}, id="parameters"
+            ),
+            nbformat.v4.new_code_cell('raise ValueError("broken on purpose")', id="broken"),
+        ],
+    )
+    (tmp_path / "notebooks").mkdir()
+    source = tmp_path / "notebooks" / "99_broken.ipynb"
+    nbformat.write(notebook, source)
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    monkeypatch.setattr(build, "BUILD", tmp_path / "_build")
+    monkeypatch.setattr(build, "digest", lambda *_: "stamp")
+    with pytest.raises(build.ChapterFailed, match=r"99_broken\.ipynb, cell .*broken on purpose"):
+        build.run_chapter(source, "smoke")
+    left = list((tmp_path / "_build" / "stage-smoke" / "notebooks").iterdir())
+    assert left == []
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.stem)
+def test_chapter_is_whole_and_carries_no_outputs(chapter: Path) -> None:
+    notebook = nbformat.read(chapter, as_version=4)
+    text = "\n".join(c.source for c in notebook.cells)
+    for part in (
+        "What you will learn",
+        "Survey sections",
+        "Prerequisites",
+        "## Summary",
+        "## Exercises",
+        "```{exercise}",
+        "{solution}",
+        "```{bibliography}",
+        "verdict(",
+    ):
+        assert part in text, f"{chapter.name} lacks {part}"
+    assert text.count("{exercise}") >= 2
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    assert all(not c.outputs and c.execution_count is None for c in code)
+    parameters = [c for c in code if "parameters" in c.metadata.get("tags", [])]
+    assert len(parameters) == 1
+    assert parameters[0].source.startswith('SCALE = "book"')
+    assert len(notebook.cells) <= 60
+    for cell in code:
+        if "plt.show()" in cell.source:
+            myst = cell.metadata.get("mystnb", {})
+            assert myst.get("image", {}).get("alt"), f"{chapter.name}: a figure without alt text"
+            assert myst.get("figure", {}).get("caption")
