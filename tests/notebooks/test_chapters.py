@@ -19,6 +19,31 @@ GLUED: dict[str, dict[str, tuple[float, float]]] = {
         "ring_linear": (0.5, 0.75),
         "ring_network": (0.9, 1.0),
     },
+    "02_background": {
+        "hand_ap": (0.69, 0.70),
+        "hand_ap4_found": (0.80, 0.81),
+        "whole_ranking_spread": (0.0, 1e-9),
+        "itq_32_map": (0.35, 0.75),
+        "dpsh_map": (0.45, 0.9),
+    },
+    "03_evolution": {
+        "autoencoder_map": (0.35, 0.75),
+        "random_map": (0.08, 0.15),
+        "dpsh_map": (0.45, 0.9),
+        "hashnet_map": (0.5, 0.95),
+        "greedyhash_map": (0.5, 0.95),
+        "pgdh_map": (0.3, 0.9),
+    },
+    "09_performance": {
+        "cells_needs_the_data": (173, 173),
+        "cells_measured": (38, 161),
+        "printed_series": (106, 106),
+        "printed_dips": (13, 13),
+        "rising_printed": (1.0, 1.0),
+        "ratio_median": (0.9, 1.6),
+        "same_k": (0.0, 1e-9),
+        "live_map": (0.35, 0.75),
+    },
 }
 """Glued numbers of a chapter and the range each must lie in at smoke scale."""
 
@@ -31,10 +56,7 @@ def glued(notebook: Any) -> dict[str, Any]:
             name = output.get("metadata", {}).get("scrapbook", {}).get("name")
             if name:
                 data = output["data"]
-                text = data.get(f"application/papermill.record/{name}") or next(
-                    v for k, v in data.items() if k.endswith("text/plain")
-                )
-                found[name] = text
+                found[name] = data["application/papermill.record/text/plain"]
     return found
 
 

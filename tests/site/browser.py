@@ -66,5 +66,7 @@ def requested(driver: webdriver.Chrome) -> list[str]:
     """Addresses that pages asked for since the last call."""
     messages = (json.loads(entry["message"])["message"] for entry in driver.get_log("performance"))
     return [
-        m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"
+        m["params"]["request"]["url"]
+        for m in messages
+        if m["method"] == "Network.requestWillBeSent"
     ]

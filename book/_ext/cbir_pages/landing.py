@@ -30,7 +30,7 @@ def chapters(root: Path) -> str:
         if name.startswith("notebooks/") and path.exists():
             title, section = heading(path)
             rows.append([f"[{plain(title)}](../{name}.ipynb)", plain(section)])
-    return table(["Chapter", "Sections of the survey"], rows, name="tab-chapters")
+    return table(["Chapter", "Sections of the survey"], rows, name="tab-chapters", classes="")
 
 
 def heading(path: Path) -> tuple[str, str]:
@@ -38,7 +38,7 @@ def heading(path: Path) -> tuple[str, str]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
     title = re.search(r"^# (.+)$", text, re.MULTILINE)
-    section = re.search(r"\bSections? ([IVX]+(?:[-.,] ?[A-Z0-9IVX]+)*(?: (?:to|and) [IVX]+)?)", text)
+    section = re.search(r"^\| Survey sections \| (.+?) \|$", text, re.MULTILINE)
     return (title[1] if title else path.stem), (section[1] if section else "")
 
 
@@ -47,9 +47,10 @@ def counts() -> str:
     cards = registry.cards().values()
     rows = len(survey.results().dropna(subset="value"))
     return (
-        f"**{len(cards)} systems** in one file each, **{rows} printed results** of Tables II to IV "
-        f"beside our own measurements, **{len(survey.errata())} slips** of the survey flagged where "
-        f"they matter, **{len(survey.claims())} of its claims** stated so that they can be tested."
+        f"**{len(cards)} systems** in one file each, **{rows} printed results** of Tables II to "
+        f"IV beside our own measurements, **{len(survey.errata())} slips** of the survey flagged "
+        f"where they matter, **{len(survey.claims())} of its claims** stated so that they can be "
+        "tested."
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from cbir_lite import survey
 from cbir_lite.methods import registry
 
-from .text import linked, plain, table
+from .text import facts, linked, plain, table
 
 
 def pages(status_file: Path) -> dict[str, str]:
@@ -34,7 +34,7 @@ def errata() -> str:
     ]  # fmt: skip
     overview = table(
         ["Erratum", "Kind", "Where", "Evidence"], rows,
-        caption="Every slip, one row each", name="tab-errata", sortable=True,
+        caption="Every slip, one row each", name="tab-errata",
     )  # fmt: skip
     sections = []
     for group, members in groupby(every, key=lambda e: e.group):
@@ -77,24 +77,31 @@ def numbers() -> str:
     for n, entry in survey.references().items():
         anchor = f'<span id="ref-{n}">{n}</span>'
         if entry.printable:
-            known.append([anchor, f"{{cite:t}}`{entry.key}`", plain(entry.cited_as), entry.confidence])
+            work = f"{{cite:t}}`{entry.key}`"
+            known.append([anchor, work, plain(entry.cited_as), entry.confidence])
         else:
             unknown.append([anchor, plain(entry.cited_as)])
+    works = table(
+        ["Number", "Work", "Cited as", "Identification"], known,
+        caption="Numbers of the survey and the works they stand for", name="tab-numbers",
+    )  # fmt: skip
+    gaps = table(
+        ["Number", "Cited as"], unknown,
+        caption="Numbers without a certain identity", name="tab-unidentified",
+    )  # fmt: skip
     return f"""## By number
 
-The text of the survey that this book works from prints numbers without a reference list. Each number
-was identified from the sentences that cite it: {len(known)} of {len(known) + len(unknown)} with
-enough certainty to be printed.
+The text of the survey that this book works from prints numbers without a reference list. Each
+number was identified from the sentences that cite it: {len(known)} of {len(known) + len(unknown)}
+with enough certainty to be printed.
 
-{table(["Number", "Work", "Cited as", "Identification"], known,
-       caption="Numbers of the survey and the works they stand for", name="tab-numbers", sortable=True)}
+{works}
 
 ## Not identified
 
 These {len(unknown)} numbers are left as numbers: a guess would be worse than a gap.
 
-{table(["Number", "Cited as"], unknown, caption="Numbers without a certain identity",
-       name="tab-unidentified", sortable=True)}
+{gaps}
 """
 
 
@@ -106,11 +113,11 @@ def status(found: dict | None) -> str:
     head = "(status)=\n# Status of this build\n\n"
     if found is None:
         return head + (
-            "This copy was built by jupyter-book alone. `make book` runs every chapter by papermill "
-            "and fills this page with the scale, the seconds that each chapter took, the versions "
-            "and the machine.\n"
+            "This copy was built by jupyter-book alone. `make book` runs every chapter by "
+            "papermill and fills this page with the scale, the seconds that each chapter took, "
+            "the versions and the machine.\n"
         )
-    facts = [
+    setting = [
         ["Scale", f"`{found['scale']}`"],
         ["Protocol", f"`{found['protocol']}`"],
         ["Features", f"`{found['backbone']}`"],
@@ -119,21 +126,22 @@ def status(found: dict | None) -> str:
         ["Cores", str(found["cores"])],
     ]
     times = [
-        [f"`{name}`", "not run" if s is None else f"{s:.1f}"] for name, s in found["chapters"].items()
+        [f"`{name}`", "not run" if s is None else f"{s:.1f}"]
+        for name, s in found["chapters"].items()
     ]
     versions = [[f"`{p}`", v or "not installed"] for p, v in found["versions"].items()]
-    return f"""{head}Every chapter on this site was executed from top to bottom before the pages were
-rendered; a chapter that raises stops the build.
+    return f"""{head}Every chapter on this site was executed from top to bottom before the pages
+were rendered; a chapter that raises stops the build.
 
 ## Setting
 
-{table(["What", "Value"], facts, name="tab-setting")}
+{facts(setting, name="tab-setting")}
 
 ## Chapters
 
-{table(["Chapter", "Seconds"], times, caption="Time of each chapter", name="tab-times", sortable=True)}
+{table(["Chapter", "Seconds"], times, caption="Time of each chapter", name="tab-times")}
 
 ## Versions
 
-{table(["Package", "Version"], versions, name="tab-versions", sortable=True)}
+{table(["Package", "Version"], versions, name="tab-versions")}
 """

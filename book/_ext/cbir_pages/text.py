@@ -68,12 +68,15 @@ def table(
     *,
     caption: str = "",
     name: str = "",
-    sortable: bool = False,
+    classes: str = "sortable",
 ) -> str:
-    """A Markdown table in its directive; cells are Markdown already (escape with `plain`)."""
+    """A Markdown table in its directive; cells are Markdown already (escape with `plain`).
+
+    ``classes``: "sortable" gets its tools from tables.js, "facts" is a list of names and values.
+    """
     lines = [f":::{{table}} {caption}".rstrip()]
-    if sortable:
-        lines.append(":class: sortable")
+    if classes:
+        lines.append(f":class: {classes}")
     if name:
         lines.append(f":name: {name}")
     lines += ["", _row(header), _row(["---"] * len(header))]
@@ -84,3 +87,23 @@ def table(
 def _row(cells: Sequence[str]) -> str:
     # An escaped bar survives the table; a line end would not.
     return "| " + " | ".join(" ".join(str(c).split()) for c in cells) + " |"
+
+
+def facts(rows: Iterable[Sequence[str]], name: str = "") -> str:
+    """Names and values; the heading is there for screen readers and hidden by the style sheet."""
+    return table(["What", "Value"], rows, name=name, classes="facts")
+
+
+def display_math(formula: str) -> str:
+    """A formula as a block; one of several parts (joined by a quad) gets a line for each."""
+    parts, depth, start = [], 0, 0
+    for i, char in enumerate(formula):
+        depth += (char == "{") - (char == "}")
+        if depth == 0 and formula.startswith(r",\quad", i):
+            parts.append(formula[start:i].strip())
+            start = i + len(r",\quad")
+    parts.append(formula[start:].strip())
+    if len(parts) > 1:
+        joined = ",\\\\\n".join(f"&{p}" for p in parts)
+        formula = "\\begin{aligned}\n" + joined + "\n\\end{aligned}"
+    return f"$$\n{formula}\n$$"
