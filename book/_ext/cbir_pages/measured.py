@@ -144,7 +144,7 @@ def _everything(card: Card, own: pd.DataFrame) -> str:
         *("System", "Protocol", "Bits", "mAP", "mAP@1000"),
         *("P@1000", "P at radius 2", "Training, s"),
     ]
-    note = f"\nPercent; features of `{own['backbone'].iloc[0]}`, training on one core."
+    note = f"\nPercent; features of `{own['backbone'].iloc[0]}`."
     stale = int(own["stale"].sum())
     if stale:
         note += (
