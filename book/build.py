@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,9 @@ def run_chapters(scale: str, workers: int = 2) -> dict[str, float]:
         TimeElapsedColumn(),
         console=console,
     )
-    with bar, ThreadPoolExecutor(workers) as pool:
+    # Processes, not threads: papermill changes the working directory of the whole process.
+    context = multiprocessing.get_context("spawn")
+    with bar, ProcessPoolExecutor(workers, mp_context=context) as pool:
         task = bar.add_task("chapters", total=len(notebooks()))
         jobs = {pool.submit(run_chapter, n, scale): n for n in notebooks()}
         for job in as_completed(jobs):

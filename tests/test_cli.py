@@ -24,6 +24,7 @@ from cbir_lite.bench import Setting, read_records, write_records
 from cbir_lite.bench import grid as grid_module
 from cbir_lite.bench.run import code_hash
 from cbir_lite.cli import app
+from cbir_lite.features import handcrafted
 from cbir_lite.methods import registry
 
 COMMANDS = ("methods", "fetch", "features", "train", "bench", "table", "timeline", "show")
@@ -304,6 +305,15 @@ def test_a_file_that_is_no_image_and_one_that_is_no_system() -> None:
     result = CliRunner().invoke(app, ["show", "0", *TINY, "--model", "broken.png"])
     assert result.exit_code == 2
     assert result.output.startswith("error: broken.png is not a system saved by this package")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(module: str) -> None:
+        raise ImportError(f"No module named {module!r}")
+
+    monkeypatch.setattr(handcrafted, "import_module", missing)
+    line = fails("features", "digits", "--backbone", "lbp")
+    assert "pip install 'cbir-lite[handcrafted]'" in line
 
 
 def test_defects_of_the_program_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,9 +67,8 @@ def create(name: str, **params: object) -> Method:
     variant = name.partition("/")[2]
     if variant:
         if variant not in cls.variants:
-            raise KeyError(
-                f"{cls.__name__} has no variant {variant!r}, only {sorted(cls.variants)}"
-            )
+            has = ", ".join(sorted(cls.variants)) or "none"
+            raise KeyError(f"{cls.__name__} has no variant {variant!r}; it has {has}")
         params = {**cls.variants[variant], **params}
     known_params = cls.parameters()
     for key in params:

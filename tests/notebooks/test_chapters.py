@@ -85,7 +85,10 @@ def test_a_failing_cell_names_chapter_and_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notebook = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "language_info": {"name": "python"},
+        },
         cells=[
             nbformat.v4.new_code_cell(
                 'SCALE = "book"', metadata={"tags": ["parameters"]}, id="parameters"

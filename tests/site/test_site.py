@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,23 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from book import build
+from cbir_lite import survey
 from cbir_lite.methods import registry
+from tests.site.browser import BrowserMissing, chromium, find, requested, resize
 
 pytestmark = pytest.mark.site
 
+PROSE = ("index", "glossary", "errata", "references", "status", "methods/index")
+SHOWN = [f"book/{p}" for p in PROSE]
+SHOWN += ["book/methods/system-dpsh", "book/methods/system-greedyhash"]
+SHOWN += [f"notebooks/{n.stem}" for n in build.notebooks()]
+SHOTS = build.BUILD / "screenshots"
+FOREIGN_CSS = re.compile(r"""(?:@import\s+|url\(\s*)["']?(?:https?:)?//[^"')\s]+""")
+FILE_NAME = re.compile(r"\S+\.(png|svg|jpe?g|gif)$|^\.\./|^_images", re.IGNORECASE)
+
 
 class Page(HTMLParser):
-    """Links, anchors, images and foreign resources of one page."""
+    """Links, anchors, images and whatever a browser would load of one page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,19 +39,28 @@ class Page(HTMLParser):
         self.ids: set[str] = set()
         self.images: list[dict[str, str | None]] = []
         self.resources: list[str] = []
+        self.title = ""
+        self._in_title = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         a = dict(attrs)
+        self._in_title = tag == "title" and not self.title
         if a.get("id"):
             self.ids.add(str(a["id"]))
         if tag == "a" and a.get("href"):
             self.links.append(str(a["href"]))
         if tag == "img":
             self.images.append(a)
-        if tag in ("script", "img", "iframe", "source") and a.get("src"):
+        if a.get("src"):
             self.resources.append(str(a["src"]))
-        if tag == "link" and a.get("rel") in ("stylesheet", "preload", "icon") and a.get("href"):
+        if tag == "link" and a.get("href") and a.get("rel") not in ("canonical", "index", "search"):
             self.resources.append(str(a["href"]))
+        if tag == "object" and a.get("data"):
+            self.resources.append(str(a["data"]))
+
+    def handle_data(self, data: str) -> None:
+        if self._in_title:
+            self.title += data
 
 
 @pytest.fixture(scope="session")
@@ -53,23 +73,29 @@ def site() -> Path:
 def pages(site: Path) -> dict[Path, Page]:
     found = {}
     for path in site.rglob("*.html"):
-        if "_static" in path.parts:
+        if "_static" in path.relative_to(site).parts:
             continue
         page = Page()
         page.feed(path.read_text(encoding="utf-8"))
-        found[path] = page
+        found[path.resolve()] = page
     return found
 
 
-def test_every_page_of_the_book_is_there(site: Path) -> None:
-    wanted = [f"notebooks/{n.stem}.html" for n in build.notebooks()]
-    wanted += [f"book/methods/system-{id_}.html" for id_ in registry.cards()]
-    wanted += [
-        f"book/{p}.html"
-        for p in ("index", "glossary", "errata", "references", "status", "methods/index")
-    ]
-    missing = [w for w in wanted if not (site / w).exists()]
+# -- what is written -----------------------------------------------------------------------------
+
+
+def test_every_page_of_the_book_is_there(site: Path, pages: dict[Path, Page]) -> None:
+    wanted = [f"notebooks/{n.stem}" for n in build.notebooks()]
+    wanted += [f"book/methods/system-{id_}" for id_ in registry.cards()]
+    wanted += [f"book/{p}" for p in PROSE]
+    missing = [w for w in wanted if not (site / f"{w}.html").exists()]
     assert missing == []
+    landing = (site / "book" / "index.html").read_text(encoding="utf-8")
+    in_menu = [
+        w for w in wanted if f"{w.removeprefix('book/')}.html" in landing or w[-5:] == "index"
+    ]
+    assert in_menu == wanted
+    assert all(page.title.strip() for page in pages.values() if page.ids)
 
 
 def test_links_and_anchors_resolve(pages: dict[Path, Page]) -> None:
@@ -91,105 +117,157 @@ def test_links_and_anchors_resolve(pages: dict[Path, Page]) -> None:
     assert broken == []
 
 
+def test_every_erratum_and_every_number_has_an_anchor(site: Path, pages: dict[Path, Page]) -> None:
+    errata = pages[(site / "book" / "errata.html").resolve()].ids
+    assert {f"erratum-{e.lower()}" for e in survey.errata()} <= errata
+    references = pages[(site / "book" / "references.html").resolve()].ids
+    assert {f"ref-{n}" for n in survey.references()} <= references
+
+
 def test_every_image_has_words(pages: dict[Path, Page]) -> None:
     wordless = []
     for path, page in pages.items():
         for image in page.images:
             alt = (image.get("alt") or "").strip()
-            if not alt or re.fullmatch(r"\S+\.(png|svg|jpe?g)", alt) or alt.startswith("../"):
-                wordless.append((path.name, image.get("src"), alt))
+            if not alt or FILE_NAME.search(alt):
+                wordless.append((path.name, str(image.get("src"))[:60], alt))
     assert wordless == []
+    assert sum(len(page.images) for page in pages.values()) > len(pages)
 
 
-def test_nothing_is_loaded_from_another_host(pages: dict[Path, Page]) -> None:
+def test_nothing_is_loaded_from_another_host(site: Path, pages: dict[Path, Page]) -> None:
     foreign = {r for page in pages.values() for r in page.resources if urlparse(r).netloc}
     assert foreign == set()
+    styles = [p.read_text(encoding="utf-8") for p in site.rglob("*.css")]
+    styles += [p.read_text(encoding="utf-8") for p in pages]
+    assert [m for text in styles for m in FOREIGN_CSS.findall(text)] == []
+
+
+# -- what a browser shows ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    assert binary, "no browser: install Chromium and its driver (Debian: chromium chromium-driver)"
-    assert driver, "no chromedriver: install it (Debian: chromium-driver)"
-    options = Options()
-    options.binary_location = binary
-    with tempfile.TemporaryDirectory() as profile:
-        for flag in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={profile}",
-        ):
-            options.add_argument(flag)
-        chrome = webdriver.Chrome(options=options, service=Service(driver))
-        yield chrome
-        chrome.quit()
+    with chromium() as driver:
+        driver.get("about:blank")
+        requested(driver)
+        yield driver
 
 
-def _wait(condition: Any, seconds: float = 20) -> Any:
-    import time
-
+def wait(condition: Callable[[], Any], seconds: float = 30) -> Any:
+    """The first true value of ``condition``."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "the page did not get ready"
-        time.sleep(0.2)
+        time.sleep(0.1)
     return value
 
 
-@pytest.mark.parametrize("width", [1280, 420])
-@pytest.mark.parametrize(
-    "page", ["book/index", "book/methods/system-dpsh", "notebooks/09_performance"]
-)
+def test_a_missing_browser_is_an_error_that_says_what_to_install() -> None:
+    with pytest.raises(BrowserMissing, match="apt-get install chromium chromium-driver"):
+        find(("no-such-browser",), "Chromium")
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+@pytest.mark.parametrize("page", SHOWN)
 def test_pages_fit_their_window(browser: Any, site: Path, page: str, width: int) -> None:
-    browser.set_window_size(width, 1000)
+    resize(browser, width, 1000)
     browser.get((site / f"{page}.html").as_uri())
     overflow = browser.execute_script(
         "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
-    shots = build.BUILD / "screenshots"
-    shots.mkdir(parents=True, exist_ok=True)
-    browser.save_screenshot(str(shots / f"{page.replace('/', '-')}-{width}.png"))
-    assert overflow <= 1
-
-
-def test_formulas_are_drawn_by_the_site_itself(browser: Any, site: Path) -> None:
-    browser.get((site / "book/methods/system-dpsh.html").as_uri())
-    _wait(lambda: browser.find_elements("css selector", "mjx-container"))
-
-
-def test_a_table_sorts_and_filters(browser: Any, site: Path) -> None:
-    browser.set_window_size(1280, 1000)
-    browser.get((site / "book/methods/index.html").as_uri())
-
-    def rows() -> list[str]:
-        found = browser.find_elements("css selector", "table.sortable tbody tr")
-        return [r.text for r in found if r.is_displayed()]
-
-    before = _wait(rows)
-    assert len(before) >= len(registry.cards())
-    head = browser.find_element("css selector", "table.sortable thead th")
-    target = (head.find_elements("css selector", "button") or [head])[0]
-    target.click()
-    first = rows()
-    target.click()
-    second = rows()
-    assert first != second
-    assert sorted(first) == sorted(second)
-    box = browser.find_element("css selector", "input[type=search], input.table-filter, input")
-    boxes = [
-        b
-        for b in browser.find_elements("css selector", "input")
-        if b.is_displayed() and "ilter" in (b.get_attribute("placeholder") or "")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    browser.save_screenshot(str(SHOTS / f"{page.replace('/', '-')}-{width}.png"))
+    assert overflow <= 0
+    outside = [
+        url for url in requested(browser) if urlparse(url).scheme not in ("file", "data", "blob")
     ]
-    box = boxes[0]
-    box.send_keys("HashNet")
-    _wait(lambda: 1 <= len(rows()) < len(before))
+    assert outside == []
+
+
+@pytest.mark.parametrize("page", ["book/methods/system-dpsh", "notebooks/02_background"])
+def test_formulas_are_drawn_by_the_site_itself(browser: Any, site: Path, page: str) -> None:
+    resize(browser, 1200)
+    browser.get((site / f"{page}.html").as_uri())
+    wanted = len(browser.find_elements("css selector", ".math.notranslate"))
+    assert wanted
+    wait(lambda: len(browser.find_elements("css selector", ".math mjx-container svg")) >= wanted)
+    assert browser.find_elements("css selector", "mjx-merror, [data-mml-node=merror]") == []
+    assert "mathjax" in browser.execute_script(
+        "return [...document.scripts].map(s => s.src).filter(s => s.includes('tex-svg')).join()"
+    )
+
+
+@pytest.fixture
+def systems(browser: Any, site: Path) -> Callable[[int], list[str]]:
+    """Texts of a column of the visible rows of the method index."""
+    resize(browser, 1200)
+    browser.get((site / "book/methods/index.html").as_uri())
+    wait(lambda: browser.find_elements("css selector", "table.sortable button.sort"))
+
+    def column(number: int) -> list[str]:
+        script = """
+            const rows = [...document.querySelectorAll("table.sortable tbody tr")];
+            return rows.filter(r => r.offsetParent !== null)
+                       .map(r => r.cells[arguments[0]].textContent.trim());"""
+        return browser.execute_script(script, number)
+
+    return column
+
+
+def click_heading(browser: Any, number: int) -> str:
+    """Click a heading of the first table; its ``aria-sort`` after that."""
+    heading = browser.find_elements("css selector", "table.sortable thead th")[number]
+    heading.find_element("css selector", "button").click()
+    return str(heading.get_attribute("aria-sort"))
+
+
+def test_a_table_sorts_by_clicking(browser: Any, systems: Callable[[int], list[str]]) -> None:
+    assert len(systems(0)) == len(registry.cards())
+    assert click_heading(browser, 0) == "ascending"
+    names = systems(0)
+    assert names == sorted(names, key=str.casefold)
+    assert click_heading(browser, 0) == "descending"
+    assert systems(0) == names[::-1]
+    assert click_heading(browser, 1) == "ascending"
+    years = [int(year) for year in systems(1)]
+    assert years == sorted(years)
+    assert len(set(years)) > 3
+    # Numbers sort as numbers, and rows without one stay last in both directions.
+    for direction, reverse in (("ascending", False), ("descending", True)):
+        assert click_heading(browser, 2) == direction
+        cells = systems(2)
+        known = [float(re.split("[–\xa0 E]", c)[0]) for c in cells if c != "—"]
+        assert known == sorted(known, reverse=reverse)
+        assert "—" not in cells[: len(known)]
+        assert len(known) > 3
+    states = [th.get_attribute("aria-sort") for th in browser.find_elements("css selector", "th")]
+    assert states.count("descending") == 1
+
+
+def test_a_table_filters_and_can_be_taken_away(
+    browser: Any, systems: Callable[[int], list[str]]
+) -> None:
+    box = browser.find_element("css selector", ".table-tools input")
+    box.send_keys("faithful shallow")
+    cards = registry.cards().values()
+    wanted = {c.name for c in cards if c.fidelity == "faithful" and c.folder == "shallow"}
+    assert set(systems(0)) == wanted
+    status = browser.find_element("css selector", ".table-tools [role=status]").text
+    assert status == f"{len(wanted)} of {len(registry.cards())} rows"
+    link = browser.find_element("css selector", ".table-tools a.csv")
+    text = browser.execute_async_script(
+        """const [link, done] = arguments;
+        link.addEventListener("click", (event) => {
+          event.preventDefault();
+          fetch(link.href).then((r) => r.text()).then(done);
+        });
+        link.click();""",
+        link,
+    )
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert {row["System"] for row in rows} == wanted
+    assert link.get_attribute("download") == "systems-implemented-here.csv"
+    box.clear()
+    box.send_keys("no such system")
+    assert systems(0) == []

@@ -17,6 +17,7 @@ from .text import errata_links, linked, none, table
 
 INDEX_PROTOCOL, INDEX_BITS = "cifar10-59k", 32
 UNMEASURED = "not measured yet"
+DENSE = "sortable dense"
 RUN = ["method", "protocol", "bits", "seed"]
 
 
@@ -85,17 +86,22 @@ def measured_mean(id_: str, frame: pd.DataFrame) -> str:
     return "<br>".join(parts)
 
 
-def numbers(card: Card, frame: pd.DataFrame) -> str:
-    """The part of a system's page with its numbers."""
-    own = of_system(frame, card.id)
-    return "\n\n".join([_beside(card, frame), _everything(card, own)])
-
-
-def _beside(card: Card, frame: pd.DataFrame) -> str:
-    if card.id not in survey.methods() or survey.reported(card.id).empty:
-        return "The survey's tables hold no value of this system."
+def beside(frame: pd.DataFrame) -> pd.DataFrame:
+    """Printed values of Tables II to IV and measured ones, see `plots.reported_measured`."""
     joined = pd.concat([plots.reported_measured(n, frame) for n in ("II", "III", "IV")])
-    joined = joined[(joined["method_id"] == card.id) & joined["reported"].notna()]
+    return joined[joined["reported"].notna()]
+
+
+def numbers(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
+    """The part of a system's page with its numbers; ``joined`` comes from `beside`."""
+    own = of_system(frame, card.id)
+    return "\n\n".join([_beside(card, joined), _everything(card, own)])
+
+
+def _beside(card: Card, joined: pd.DataFrame) -> str:
+    joined = joined[joined["method_id"] == card.id]
+    if joined.empty:
+        return "The survey's tables hold no value of this system."
     rows = [
         [
             r.table,
@@ -116,7 +122,7 @@ def _beside(card: Card, frame: pd.DataFrame) -> str:
     ]
     caption = "The survey's values, and ours where the data is at hand"
     return (
-        table(header, rows, caption=caption, name=f"tab-{card.id}-reported")
+        table(header, rows, caption=caption, name=f"tab-{card.id}-reported", classes=DENSE)
         + "\nmAP in percent, measured as mean ± standard deviation over seeds. *From* is the paper "
         "that the survey took the row from; flags lead to the [errata](#errata)."
     )
@@ -137,20 +143,21 @@ def _everything(card: Card, own: pd.DataFrame) -> str:
         return "No record of this system yet: `make bench` measures it."
     rows = []
     for (method, protocol, bits), runs in own.groupby(["method", "protocol", "bits"], sort=True):
-        measures = [mean_spread(runs[k]) for k in ("map_all", "map_1000", "p_1000", "p_radius2")]
+        measures = [mean_spread(runs[k]) for k in ("map_all", "map_1000", "p_radius2")]
         seconds = f"{runs['train_seconds'].mean():.1f}"
         rows.append([f"`{method}`", f"`{protocol}`", str(bits), *measures, seconds])
-    header = [
-        *("System", "Protocol", "Bits", "mAP", "mAP@1000"),
-        *("P@1000", "P at radius 2", "Training, s"),
-    ]
+    header = ["System", "Protocol", "Bits", "mAP", "mAP@1000", "P, radius 2", "Training, s"]
     note = f"\nPercent; features of `{own['backbone'].iloc[0]}`."
     stale = int(own["stale"].sum())
     if stale:
-        note += (
-            f" {stale} of {len(own)} runs were measured with an earlier state of the code below."
-        )
+        note += f" {stale} of {len(own)} runs were made with an earlier state of this code."
     return (
-        table(header, rows, caption="Everything measured here", name=f"tab-{card.id}-measured")
+        table(
+            header,
+            rows,
+            caption="Everything measured here",
+            name=f"tab-{card.id}-measured",
+            classes=DENSE,
+        )
         + note
     )

@@ -15,6 +15,7 @@ from cbir_lite.methods.card import Card
 from .measured import (
     INDEX_BITS,
     INDEX_PROTOCOL,
+    beside,
     measured_mean,
     numbers,
     records,
@@ -62,9 +63,10 @@ def words(values: tuple[str, ...]) -> str:
 def pages(results: Path) -> dict[str, str]:
     """Path below ``book/`` and content of each page."""
     frame, cards = records(results), registry.cards()
+    joined = beside(frame)
     out = {"methods/index.md": index(list(cards.values()), frame)}
     for id_, card in cards.items():
-        out[f"methods/system-{id_}.md"] = page(card, frame)
+        out[f"methods/system-{id_}.md"] = page(card, frame, joined)
     return out
 
 
@@ -75,16 +77,15 @@ def index(cards: list[Card], frame: pd.DataFrame) -> str:
     """The page of all systems."""
     rows = [
         [
-            f"[{plain(c.name)}](system-{c.id}.md)", str(c.year), cite(c.cite), c.folder,
-            words(c.supervision), words(c.descriptor), c.tier,
-            badge(c.fidelity, FIDELITY[c.fidelity]),
-            reported_range(c.id), measured_mean(c.id, frame),
+            f"[{plain(c.name)}](system-{c.id}.md)", str(c.year), reported_range(c.id),
+            measured_mean(c.id, frame), badge(c.fidelity, FIDELITY[c.fidelity]), c.folder,
+            words(c.supervision), words(c.descriptor), c.tier, cite(c.cite),
         ]
         for c in sorted(cards, key=lambda c: (c.year, c.name.lower()))
     ]  # fmt: skip
     header = [
-        "System", "Year", "Paper", "Network", "Supervision", "Descriptor", "Tier", "Fidelity",
-        "Reported", "Measured",
+        "System", "Year", "Reported", "Measured", "Fidelity", "Folder", "Supervision",
+        "Descriptor", "Tier", "Paper",
     ]  # fmt: skip
     bench = f"on features of `{frame['backbone'].iloc[0]}`" if len(frame) else "once records exist"
     legend = "\n".join(f"{badge(k)}\n: {v}\n" for k, v in FIDELITY.items())
@@ -114,7 +115,7 @@ Tier A {TIERS["A"]}, B {TIERS["B"]}, C {TIERS["C"]}; a baseline {TIERS["baseline
 # -- one system ----------------------------------------------------------------------------------
 
 
-def page(card: Card, frame: pd.DataFrame) -> str:
+def page(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
     """The page of one system."""
     first, _, rest = card.prose.partition("\n\n")
     about = [
@@ -161,7 +162,7 @@ def page(card: Card, frame: pd.DataFrame) -> str:
 
 ## Reported and measured
 
-{numbers(card, frame)}
+{numbers(card, frame, joined)}
 
 ## Run it
 

@@ -11,6 +11,9 @@ DASH = '<span class="none" title="{}">—</span>'
 _CODE = re.compile(r"``(.+?)``|`([^`]+)`")
 _ROLE = re.compile(r":\w+:`~?\.?([^`]+)`")
 _SPECIAL = re.compile(r"([\\*_\[\]<>|$#{}~^])")
+_QUAD = re.compile(r"[,;]\s*(?:\\ )?\s*\\quad")
+_COMMA = re.compile(r"[,;]\s*\\ ")
+LONG_FORMULA = 110
 _ERRATUM = re.compile(r"\bE(\d\d)\b")
 _NUMBER = re.compile(r"\\\[(\d{1,3})\\\]")
 
@@ -95,15 +98,26 @@ def facts(rows: Iterable[Sequence[str]], name: str = "") -> str:
 
 
 def display_math(formula: str) -> str:
-    """A formula as a block; one of several parts (joined by a quad) gets a line for each."""
-    parts, depth, start = [], 0, 0
-    for i, char in enumerate(formula):
-        depth += (char == "{") - (char == "}")
-        if depth == 0 and formula.startswith(r",\quad", i):
-            parts.append(formula[start:i].strip())
-            start = i + len(r",\quad")
-    parts.append(formula[start:].strip())
+    """A formula as a block, with a line for each of its parts."""
+    parts = [piece for part in _split(formula, _QUAD) for piece in _shorter(part)]
     if len(parts) > 1:
-        joined = ",\\\\\n".join(f"&{p}" for p in parts)
+        joined = "\\\\\n".join(f"&{p}" for p in parts)
         formula = "\\begin{aligned}\n" + joined + "\n\\end{aligned}"
     return f"$$\n{formula}\n$$"
+
+
+def _shorter(part: str) -> list[str]:
+    """A long part cut at its commas too."""
+    return _split(part, _COMMA) if len(part) > LONG_FORMULA else [part]
+
+
+def _split(formula: str, mark: re.Pattern[str]) -> list[str]:
+    """Cut after each sign that ``mark`` finds outside of braces and sized brackets."""
+    parts, start = [], 0
+    for match in mark.finditer(formula):
+        before = formula[: match.start()]
+        pairs = (("{", "}"), (r"\big(", r"\big)"))
+        if all(before.count(a) == before.count(b) for a, b in pairs):
+            parts.append(formula[start : match.start() + 1].strip())
+            start = match.end()
+    return [*parts, formula[start:].strip()]

@@ -1,0 +1,119 @@
+"""What a worker of a grid does, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cbir_lite.bench import Spec, grid, memory, read_records, run_grid
+from cbir_lite.bench.run import commit
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CBIR_LITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(grid, "_SETTINGS", {})
+
+
+def test_work_leaves_a_record_and_the_loss_terms_but_no_checkpoint(tmp_path: Path) -> None:
+    spec = Spec("dpsh", ("digits",), "pixels", 8, 0, {"epochs": 2})
+    seconds, records = grid._work(spec, tmp_path / "out.csv")
+    assert seconds > 0
+    frame = read_records(tmp_path / "out.csv")
+    assert frame["map_all"][0] == pytest.approx(records[0]["map_all"], rel=1e-5)
+    (log,) = (tmp_path / "cache" / "losses").glob("*.json")
+    kept = json.loads(log.read_text())
+    assert kept["spec"]["method"] == "dpsh"
+    assert [set(e) for e in kept["epochs"]] == [{"likelihood", "quantization"}] * 2
+    assert list((tmp_path / "cache").glob("checkpoints/*.pt")) == []
+    grid._work(Spec("lsh", ("digits",), "pixels", 8), tmp_path / "out.csv")
+    assert len(read_records(tmp_path / "out.csv")) == 2
+    assert len(list((tmp_path / "cache" / "losses").iterdir())) == 1
+
+
+def test_stopping_kills_the_workers_and_restores_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[bool] = []
+
+    class Process:
+        def kill(self) -> None:
+            killed.append(True)
+
+    class Pool:
+        def __init__(self, *_: object, **__: object) -> None:
+            self._processes = {1: Process(), 2: Process()}
+
+        def submit(self, *_: object) -> object:
+            return object()
+
+        def shutdown(self, **_: object) -> None:
+            killed.append(False)
+
+    def stop(*_: object, **__: object) -> None:
+        assert grid.os.environ["OMP_NUM_THREADS"] == "1"
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setattr(grid, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(grid, "wait", stop)
+    specs = [Spec("lsh", ("digits",), "pixels", 8, s) for s in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        run_grid(specs, tmp_path / "out.csv", workers=2, progress=False)
+    assert killed == [True, True, False]
+    assert grid.os.environ["OMP_NUM_THREADS"] == "7"
+    assert "MKL_NUM_THREADS" not in grid.os.environ
+
+
+def test_a_worker_uses_one_thread_and_leaves_ctrl_c_to_its_parent() -> None:
+    script = (
+        "import signal, threading, torch; from cbir_lite.bench import grid\n"
+        "grid._start_worker()\n"
+        "print(torch.get_num_threads(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "True"], done.stderr
+
+
+def test_a_worker_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+
+    class Parent:
+        sentinel = "the parent's end"
+
+    monkeypatch.setattr(grid.os, "_exit", ended.append)
+    monkeypatch.setattr(grid.multiprocessing, "parent_process", lambda: None)
+    grid._end_with_parent()
+    assert ended == []
+    monkeypatch.setattr(grid.multiprocessing, "parent_process", Parent)
+    waited: list[object] = []
+    monkeypatch.setattr(grid.multiprocessing.connection, "wait", waited.append)
+    grid._end_with_parent()
+    assert waited == [["the parent's end"]]
+    assert ended == [1]
+
+
+def test_where_the_system_tells_no_peak_the_process_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: Path, text: str) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(memory.Path, "write_text", refused)
+    memory.reset_peak()
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
+    peak = memory.resource.getrusage(memory.resource.RUSAGE_SELF).ru_maxrss
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    assert memory.peak_mb() == pytest.approx(peak / 1024, rel=0.01)
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert memory.peak_mb() == pytest.approx(peak / 1024**2, rel=0.01)
+
+
+def test_outside_a_git_tree_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert commit.__wrapped__() == "unknown"
