@@ -59,7 +59,13 @@ def load_suite(name: str | Path) -> list[Spec]:
         text = (resources.files("cbir_lite.bench") / "suites" / f"{name}.yaml").read_text()
     else:
         raise ValueError(f"no suite {str(name)!r}; there are {', '.join(suite_names())}")
-    grids = yaml.safe_load(text)["grids"]
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"suite {name} is not valid YAML: {error}") from error
+    grids = content.get("grids") if isinstance(content, dict) else None
+    if not isinstance(grids, list) or not all(isinstance(g, dict) for g in grids):
+        raise ValueError(f"suite {name}: `grids:` must be a list of grids, see suites/spine.yaml")
     specs: list[Spec] = []
     for number, grid in enumerate(grids):
         wrong = set(grid) ^ (_GRID_KEYS if "params" in grid else _GRID_KEYS - {"params"})

@@ -152,8 +152,13 @@ def _setting(
     if key not in settings:
         setting = Setting(name, backbone, progress=progress)
         for other in settings.values():
-            # Memory maps of one image set are opened once.
-            if other.backbone == backbone and other.frozen.dataset == setting.frozen.dataset:
+            # Memory maps of one image set are opened once. A descriptor with a vocabulary learns it
+            # from the training images, so those must agree too.
+            if (
+                other.backbone == backbone
+                and other.frozen.dataset == setting.frozen.dataset
+                and np.array_equal(other.frozen.train, setting.frozen.train)
+            ):
                 setting._features = other._features
         settings[key] = setting
     return settings[key]

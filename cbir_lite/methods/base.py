@@ -158,5 +158,7 @@ def load(path: str | Path) -> Method:
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a system saved by this package: {error}") from error
+        raise ValueError(
+            f"{path} is not a system saved by this package: train it again with `cbir train --save`"
+        ) from error
     return method

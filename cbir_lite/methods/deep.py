@@ -162,7 +162,7 @@ class DeepMethod(Method):
         parts = []
         with torch.inference_mode():
             for a in range(0, len(x), batch_size):
-                block = np.ascontiguousarray(x[a : a + batch_size])
+                block = np.require(x[a : a + batch_size], requirements=["C", "W"])
                 if raw:
                     require_finite(block, type(self).__name__, a)
                     block = self.prepare(block)

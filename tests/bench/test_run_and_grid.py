@@ -114,6 +114,30 @@ def test_suite_errors_name_file_and_key(tmp_path: Path) -> None:
     path.write_text("grids: [{methods: [lsh], protocols: [digits], backbone: pixels, bit: [8]}]")
     with pytest.raises(ValueError, match=r"bit.*seeds"):
         load_suite(path)
+    path.write_text("grids: [")
+    with pytest.raises(ValueError, match=r"s\.yaml is not valid YAML"):
+        load_suite(path)
+    for text in ("", "grid: []", "grids: 3", "grids: [lsh]"):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"s\.yaml: `grids:` must be a list"):
+            load_suite(path)
+
+
+def test_settings_share_features_only_with_the_same_training_images(wide: str) -> None:
+    narrow = datasets.protocol("digits")
+    other = datasets.Protocol(
+        "digits-other", "digits", narrow.query, narrow.train[:300], narrow.database, narrow.n_images
+    )
+    path = Path(wide).with_name("digits-other.json")
+    datasets.save_protocol(other, path)
+    settings: dict[str, Setting] = {}
+    first, same, third = (
+        run_module._setting(name, "bow_patches", settings, False)
+        for name in ("digits", wide, str(path))
+    )
+    assert same._features is first._features
+    assert third._features is not first._features
+    assert not np.array_equal(third.features(), first.features())
 
 
 def test_grid_resumes_and_reports_failures(tmp_path: Path) -> None:
