@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cbir_lite import datasets, features
 from cbir_lite.datasets import ImageSet, Protocol, Split
+from cbir_lite.datasets.split import SHOWS
 from cbir_lite.methods.base import Method
 from cbir_lite.retrieval import (
     Evaluation,
@@ -141,11 +142,42 @@ class Setting:
         """Features of the ``query``, ``train`` or ``database`` part."""
         return self.features(kind)[getattr(self.frozen, part)]
 
+    def views(self, names: tuple[str, ...], kind: str = "pooled") -> NDArray[Any]:
+        """Features (n_train, V, ...) of the training images seen through augmentations."""
+        missing = [v for v in names if f"{kind} {v}" not in self._features]
+        images = self.image_set.images
+        if not isinstance(images, np.ndarray):
+            raise ValueError(f"{self.image_set.name}: images of a folder have no views yet")
+        train = self.frozen.train
+        for view in missing:
+            turned = ImageSet(
+                f"{self.image_set.name} {view}",
+                features.augment(images[train], view),
+                self.labels[train],
+                self.image_set.class_names,
+            )
+            self._features[f"{kind} {view}"] = features.load(
+                turned,
+                self.backbone,
+                kind,  # type: ignore[arg-type]
+                progress=self.progress,
+            )
+        return np.stack([self._features[f"{kind} {view}"] for view in names], 1)
+
     def split(self, method: Method, *, kind: str | None = None, **options: Any) -> Split:
-        """What ``method`` may see: the training part, without labels if it declares none."""
+        """What ``method`` may see: the training part, without labels if it declares none.
+
+        A semi-supervised system sees the labels of its ``labelled_fraction``, chosen by its seed.
+        """
+        kind = kind or method.reads
+        if SHOWS[method.sees] == "some":
+            options.setdefault("labelled_fraction", method.labelled_fraction)
+            options.setdefault("seed", method.seed)
+        if method.views:
+            options.setdefault("views", self.views(method.views, kind))
         return Split.from_protocol(
             self.frozen,
-            self.features(kind or method.reads),
+            self.features(kind),
             self.labels,
             method.sees,
             with_database=method.learns_database,

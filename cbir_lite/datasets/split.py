@@ -61,6 +61,8 @@ class Split:
         labelled: bool (n,), rows whose labels may be used (all, some or none).
         n_classes: C; None if labels are hidden.
         database: the database as a split, for methods that learn database codes; else None.
+        views: (n, V, ...), the same rows seen through V augmentations, for methods that declare
+            them; else None.
     """
 
     x: npt.NDArray[Any]
@@ -69,6 +71,7 @@ class Split:
     labelled: npt.NDArray[np.bool_]
     n_classes: int | None
     database: Split | None
+    views: npt.NDArray[Any] | None
     _labels: npt.NDArray[np.uint8] | None = field(repr=False)
 
     def __init__(
@@ -79,6 +82,7 @@ class Split:
         indices: npt.ArrayLike | None = None,
         labelled: npt.ArrayLike | None = None,
         database: Split | None = None,
+        views: npt.NDArray[Any] | None = None,
     ) -> None:
         """Check everything once.
 
@@ -89,6 +93,7 @@ class Split:
             indices: (n,); default 0..n-1.
             labelled: bool (n,), for ``"semi-supervised"`` only; labels of other rows become zero.
             database: see the class.
+            views: (n, V, ...), finite.
 
         Raises:
             ValueError: naming the argument and the first row at fault.
@@ -124,6 +129,8 @@ class Split:
             )
         if database is not None and database.x.shape[1:] != x.shape[1:]:
             raise ValueError(f"rows of x are {x.shape[1:]}, of the database {database.x.shape[1:]}")
+        if views is not None and (_checked_rows(views) != n or views.shape[2:] != x.shape[1:]):
+            raise ValueError(f"views must be (n, V, ...) of x {x.shape}, got {views.shape}")
         classes = None if hot is None else hot.shape[1]
         if database is not None and database.n_classes != classes:
             raise ValueError(f"the split has {classes} classes, its database {database.n_classes}")
@@ -134,6 +141,7 @@ class Split:
             "labelled": mask,
             "n_classes": classes,
             "database": database,
+            "views": views,
             "_labels": hot,
         }.items():
             object.__setattr__(self, name, value)
@@ -150,6 +158,7 @@ class Split:
         labelled_fraction: float | None = None,
         seed: int = 0,
         with_database: bool = False,
+        views: npt.NDArray[Any] | None = None,
     ) -> Split:
         """The training part of a protocol, cut from a whole set's features and labels.
 
@@ -163,6 +172,7 @@ class Split:
             seed: of the choice of labelled rows.
             with_database: whether to add the database; in a semi-supervised split its labelled
                 rows are the labelled training images it holds.
+            views: (n_train, V, ...), views of the training rows.
         """
         hot = as_multi_hot(labels)
         if len(x) != protocol.n_images or len(hot) != protocol.n_images:
@@ -179,7 +189,7 @@ class Split:
         if with_database:
             place = protocol.database
             database = cls(x[place], hot[place], supervision, place, database_mask)
-        return cls(x[train], hot[train], supervision, train, mask, database)
+        return cls(x[train], hot[train], supervision, train, mask, database, views)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -220,6 +230,7 @@ class Split:
             self.indices[chosen],
             self.labelled[chosen] if SHOWS[self.supervision] == "some" else None,
             self.database,
+            None if self.views is None else self.views[chosen],
         )
 
 

@@ -4,6 +4,7 @@
 (``colour_histogram``, ``hog``, ...) or of a backbone (``efficientnet_lite0-224``).
 """
 
+from cbir_lite.features.augment import augment
 from cbir_lite.features.store import (
     Kind,
     describe_name,
@@ -12,4 +13,4 @@ from cbir_lite.features.store import (
     provenance_hash,
 )
 
-__all__ = ["Kind", "describe_name", "is_handcrafted", "load", "provenance_hash"]
+__all__ = ["Kind", "augment", "describe_name", "is_handcrafted", "load", "provenance_hash"]

@@ -66,6 +66,10 @@ class Method(ABC):
     """``binary`` (Hamming), ``quantization`` or ``real``."""
     learns_database: ClassVar[bool] = False
     """Whether ``fit`` needs ``split.database`` and learns its codes (its records are marked)."""
+    views: ClassVar[tuple[str, ...]] = ()
+    """Augmentations of the training images (see ``features.augment``) that ``split.views`` holds."""
+    labelled_fraction: ClassVar[float] = 0.1
+    """Share of the training labels that the bench shows to a semi-supervised system."""
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
     """Named settings of one system that the bench runs as ``id/variant``."""
 

@@ -34,11 +34,15 @@ CHECKPOINT_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Batch:
-    """Some rows of the training split: x (B, ...), y multi-hot float (B, C) or None, index (B,)."""
+    """Some rows of the training split: x (B, ...), y multi-hot float (B, C) or None, index (B,).
+
+    ``views`` (B, V, ...) are the rows seen through the augmentations the system declares, if any.
+    """
 
     x: Tensor
     y: Tensor | None
     index: Tensor
+    views: Tensor | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -60,17 +64,24 @@ def shares_label(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The whole training split as tensors: x (n, ...), y (n, C) or None."""
+    """The whole training split as tensors: x (n, ...), y (n, C) or None, views (n, V, ...)."""
 
     x: Tensor
     y: Tensor | None
+    views: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def batch(self, index: Tensor) -> Batch:
-        """The rows of ``index``."""
-        return Batch(self.x[index], None if self.y is None else self.y[index], index)
+        """The rows of ``index``; its positions are those in this data."""
+        rows = self.rows(index)
+        return Batch(rows.x, rows.y, index, rows.views)
+
+    def rows(self, index: Tensor) -> TrainingData:
+        """The data of the rows of ``index``."""
+        y, views = (None if t is None else t[index] for t in (self.y, self.views))
+        return TrainingData(self.x[index], y, views)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -200,7 +211,7 @@ class DeepMethod(Method):
             self.input_shape_ = list(split.x.shape[1:])
             self.n_classes_ = None if labels is None else int(labels.shape[1])
             self.network_ = self.build(x, self.n_classes_)
-            train, held_out = self._hold_out(x, labels)
+            train, held_out = self._hold_out(self._tensors(x, labels, split.views))
             self.history_: list[dict[str, float]] = []
             self.memory_: dict[str, Tensor] = {}
             self._split = split
@@ -211,18 +222,27 @@ class DeepMethod(Method):
             self.network_.eval()
         return self
 
-    def _hold_out(
-        self, x: NDArray[Any], labels: NDArray[np.uint8] | None
-    ) -> tuple[TrainingData, TrainingData | None]:
-        tensor = torch.from_numpy(np.ascontiguousarray(x))
+    def _tensors(
+        self, x: NDArray[Any], labels: NDArray[np.uint8] | None, views: NDArray[Any] | None
+    ) -> TrainingData:
+        seen = None
+        if self.views:
+            if views is None:
+                raise ValueError(
+                    f"{type(self).__name__} learns from views of its training images: give "
+                    f"Split(views=...) of {', '.join(self.views)}"
+                )
+            flat = self.prepare(views.reshape(-1, *views.shape[2:]))
+            seen = torch.from_numpy(np.array(flat)).unflatten(0, views.shape[:2])
         y = None if labels is None else torch.from_numpy(np.array(labels, np.float32))
+        return TrainingData(torch.from_numpy(np.ascontiguousarray(x)), y, seen)
+
+    def _hold_out(self, data: TrainingData) -> tuple[TrainingData, TrainingData | None]:
         if not self.validation:
-            return TrainingData(tensor, y), None
-        order = torch.randperm(len(tensor), generator=self._generator(-1))
-        cut = max(1, round(self.validation * len(tensor)))
-        held, kept = order[:cut], order[cut:]
-        pick = (lambda i: None) if y is None else (lambda i: y[i])
-        return TrainingData(tensor[kept], pick(kept)), TrainingData(tensor[held], pick(held))
+            return data, None
+        order = torch.randperm(len(data), generator=self._generator(-1))
+        cut = max(1, round(self.validation * len(data)))
+        return data.rows(order[cut:]), data.rows(order[:cut])
 
     def _generator(self, epoch: int) -> torch.Generator:
         return torch.Generator().manual_seed(self.seed * 100_003 + epoch + 1)

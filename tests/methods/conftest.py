@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from cbir_lite.datasets import Split, as_multi_hot, labelled_mask
+from cbir_lite.features import augment
 from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 
@@ -69,6 +70,12 @@ def load() -> Digits:
     return Digits(part(order[:500]), part(order[500:650]), part(order[650:]))
 
 
+def seen_through(part: Part, method: Method) -> NDArray[Any]:
+    """Views (n, V, 64) of the pixels of a part, for the augmentations ``method`` declares."""
+    turned = [augment(part.images, view).reshape(-1, 64) for view in method.views]
+    return np.stack(turned, 1).astype(np.float32) / 255
+
+
 def make_split(method: Method, rows: int | None = None, *, shuffled: bool = False) -> Split:
     """What ``method`` learns from: it reads the form, the labels and the database it declares.
 
@@ -80,7 +87,8 @@ def make_split(method: Method, rows: int | None = None, *, shuffled: bool = Fals
         if shuffled:
             y = y[np.random.default_rng(5).permutation(len(y))]
         mask = labelled_mask(y, 0.5) if method.sees == "semi-supervised" else None
-        return Split(x.copy(), y, method.sees, labelled=mask, database=database)
+        seen = seen_through(part, method)[:rows] if method.views else None
+        return Split(x.copy(), y, method.sees, labelled=mask, database=database, views=seen)
 
     database = split(load().database) if method.learns_database else None
     return split(load().train, rows, database)

@@ -1,0 +1,44 @@
+"""Views of images: what is known exactly, and that nothing is lost."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cbir_lite.features import augment
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 9, 9, 3), dtype=np.uint8)
+
+
+def test_flip_exchanges_left_and_right():
+    np.testing.assert_array_equal(augment(IMAGES, "flip"), IMAGES[:, :, ::-1])
+
+
+@pytest.mark.parametrize(("degrees", "times"), [(90, 1), (180, 2), (-90, 3), (0, 0)])
+def test_right_angles_are_exact_turns(degrees, times):
+    expected = np.rot90(IMAGES, times, axes=(1, 2))
+    np.testing.assert_allclose(augment(IMAGES, f"rotate{degrees}").astype(int), expected, atol=1)
+
+
+def test_a_small_rotation_changes_little_and_back_is_near():
+    smooth = np.kron(IMAGES[:, ::3, ::3], np.ones((1, 8, 8, 1))).astype(np.uint8)
+    turned = augment(smooth, "rotate5").astype(int)
+    assert 0 < np.abs(turned - smooth).mean() < 20
+    back = augment(turned.astype(np.uint8), "rotate-5")
+    assert np.abs(back.astype(int) - smooth).mean() < np.abs(turned - smooth).mean()
+
+
+def test_crops_differ_by_number_and_stay_in_the_range_of_the_picture():
+    a, b = augment(IMAGES, "crop0"), augment(IMAGES, "crop1")
+    np.testing.assert_array_equal(a, augment(IMAGES, "crop"))
+    assert (a != b).any()
+    low, high = IMAGES.min(axis=(1, 2)), IMAGES.max(axis=(1, 2))
+    assert (a.min(axis=(1, 2)) >= low).all()
+    assert (a.max(axis=(1, 2)) <= high).all()
+
+
+def test_other_views_and_arrays_are_refused():
+    with pytest.raises(ValueError, match="unknown view 'blur'"):
+        augment(IMAGES, "blur")
+    with pytest.raises(ValueError, match="uint8"):
+        augment(IMAGES.astype(np.float32), "flip")
