@@ -67,7 +67,7 @@ class Method(ABC):
     learns_database: ClassVar[bool] = False
     """Whether ``fit`` needs ``split.database`` and learns its codes (its records are marked)."""
     views: ClassVar[tuple[str, ...]] = ()
-    """Augmentations of the training images (see ``features.augment``) that ``split.views`` holds."""
+    """Augmentations of the training images in ``split.views`` (see ``features.augment``)."""
     labelled_fraction: ClassVar[float] = 0.1
     """Share of the training labels that the bench shows to a semi-supervised system."""
     variants: ClassVar[dict[str, dict[str, Any]]] = {}

@@ -115,3 +115,39 @@ def test_runs_of_one_process_share_settings_and_refuse_protocols_that_do_not(
     assert list(settings.values()) == [kept]
     with pytest.raises(ValueError, match="digits and other differ in query or training"):
         run(Spec("lsh", ("digits", str(tmp_path / "other.json")), "pixels", 8), settings=settings)
+
+
+class _Sees(Method):
+    """A system that only declares what it wants to see."""
+
+    supervision = "semi-supervised"
+    views = ("flip", "rotate90")
+    labelled_fraction = 0.2
+
+    def fit(self, split: datasets.Split, **loop: object) -> _Sees:
+        return self
+
+
+def test_views_are_the_features_of_the_turned_training_images() -> None:
+    setting = Setting("digits", "pixels")
+    split = setting.split(_Sees())
+    train = setting.image_set.images[setting.frozen.train].astype(np.float32)
+    whole = setting.rows("train")
+    scale = whole.max() / train.max()
+    np.testing.assert_allclose(whole, train.reshape(len(train), -1) * scale, rtol=1e-5)
+    assert split.views is not None
+    flipped, turned = split.views[:, 0], split.views[:, 1]
+    np.testing.assert_allclose(flipped, train[:, :, ::-1].reshape(len(train), -1) * scale)
+    expected = np.rot90(train, axes=(1, 2)).reshape(len(train), -1) * scale
+    np.testing.assert_allclose(turned, expected, atol=1.01 * scale)
+    assert split.subset([3, 1]).views.tolist() == split.views[[3, 1]].tolist()  # type: ignore[union-attr]
+
+
+def test_a_semi_supervised_system_sees_its_share_of_the_labels_chosen_by_its_seed() -> None:
+    setting = Setting("digits", "pixels")
+    first, second = (setting.split(_Sees(seed=s)) for s in (0, 1))
+    n = len(setting.frozen.train)
+    assert first.labelled.sum() == second.labelled.sum() == round(0.2 * n)
+    assert (first.labelled != second.labelled).any()
+    assert not first.labels[~first.labelled].any()
+    assert setting.split(_Sees(), labelled_fraction=0.5).labelled.sum() == round(0.5 * n)

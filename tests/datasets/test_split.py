@@ -231,3 +231,14 @@ def test_a_semi_supervised_database_may_hold_no_labelled_image(small):
     assert split.database is not None
     assert split.database.labels.sum() == 0
     assert split.n_classes == split.database.n_classes == 3
+
+
+def test_views_belong_to_the_rows_and_follow_them():
+    x = np.zeros((4, 3), np.float32)
+    views = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    split = Split(x, supervision="unsupervised", views=views)
+    np.testing.assert_array_equal(split.subset([2]).views, views[[2]])
+    with pytest.raises(ValueError, match="views must be"):
+        Split(x, supervision="unsupervised", views=views[:3])
+    with pytest.raises(ValueError, match="views must be"):
+        Split(x, supervision="unsupervised", views=views[:, :, :2])

@@ -141,6 +141,27 @@ def test_labels_matter_exactly_where_they_are_declared(name, lab):
             split.labels  # noqa: B018
 
 
+@pytest.mark.parametrize("name", [n for n in NAMES if registry.create(n).sees == "semi-supervised"])
+def test_labels_of_rows_that_are_not_labelled_do_not_matter(name, lab):
+    first = lab.short_fit(name)
+    other = lab.create(name, lab.SHORT, bits=16, seed=0)
+    split = lab.make_split(other, lab.SHORT_ROWS)
+    labels = lab.load().train.y[: lab.SHORT_ROWS].copy()
+    hidden = ~split.labelled
+    labels[hidden] = np.roll(labels[hidden], 1, axis=1)
+    other.fit(Split(split.x, labels, split.supervision, labelled=split.labelled, views=split.views))
+    for a, b in zip(lab.sides(first), lab.sides(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_system_of_views_says_which_ones_it_misses(lab):
+    for name in (n for n in NAMES if registry.get(n).views):
+        method = lab.create(name, lab.SHORT)
+        split = lab.make_split(method, 32)
+        with pytest.raises(ValueError, match=method.views[0]):
+            method.fit(Split(split.x, supervision=split.supervision))
+
+
 @pytest.mark.parametrize("name", DEEP)
 def test_an_interrupted_run_continues_to_the_same_codes(name, lab, tmp_path, monkeypatch):
     monkeypatch.setattr(deep, "CHECKPOINT_SECONDS", -1.0)
@@ -212,8 +233,9 @@ def test_training_data_that_is_not_finite_are_refused(name, lab):
     x[7, ..., 0] = np.nan
     labels = None if split.n_classes is None else split.labels
     mask = split.labelled if split.supervision == "semi-supervised" else None
+    rest = {"labelled": mask, "database": split.database, "views": split.views}
     with pytest.raises(ValueError, match="NaN or infinity, first in row 7"):
-        method.fit(Split(x, labels, split.supervision, labelled=mask, database=split.database))
+        method.fit(Split(x, labels, split.supervision, **rest))
 
 
 @every_system
