@@ -1,5 +1,7 @@
 """Real image sets and frozen evaluation protocols. Nothing downloads at import."""
 
+from cbir_lite.datasets.emoji import Emoji, load_emoji
+from cbir_lite.datasets.emoji_tasks import emoji_protocol
 from cbir_lite.datasets.folder import list_images, load_folder
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, read_image
 from cbir_lite.datasets.labels import as_multi_hot
@@ -11,19 +13,25 @@ from cbir_lite.datasets.protocol_files import (
     save_protocol,
     subsample,
 )
+from cbir_lite.datasets.scenes import Scenes, compose_scenes
 from cbir_lite.datasets.split import LabelsHidden, Split, labelled_mask
 
 __all__ = [
     "DataCorrupt",
     "DataUnavailable",
+    "Emoji",
     "ImageSet",
     "LabelsHidden",
     "Protocol",
+    "Scenes",
     "Split",
     "as_multi_hot",
+    "compose_scenes",
+    "emoji_protocol",
     "labelled_mask",
     "list_images",
     "load",
+    "load_emoji",
     "load_folder",
     "protocol",
     "protocol_names",

@@ -23,6 +23,7 @@ from cbir_lite._cache import (
     sha256_file,
 )
 from cbir_lite.datasets import transfer
+from cbir_lite.datasets.emoji import load_emoji
 from cbir_lite.datasets.folder import load_folder
 from cbir_lite.datasets.formats import READERS, Parts
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, array_hash
@@ -46,7 +47,8 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
     Args:
         name: ``"cifar10"`` (60000 images: 0..49999 the training batches in their published order,
             50000..59999 the test batch), ``"mnist"`` and ``"fashion_mnist"`` (training 60000,
-            then test 10000), ``"digits"`` (1797 images 8x8x1 from scikit-learn), or
+            then test 10000), ``"digits"`` (1797 images 8x8x1 from scikit-learn), ``"emoji"``,
+            ``"emoji:concept"`` or ``"emoji:word"`` (see :mod:`cbir_lite.datasets.emoji`), or
             ``"folder:PATH"`` (see :func:`cbir_lite.datasets.folder.load_folder`).
         root: a folder that already holds the published files, as torchvision keeps them.
         spec: description to use instead of the built-in one of that name.
@@ -63,9 +65,11 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
         return load_folder(name.removeprefix("folder:"))
     if name == "digits" and spec is None:
         return _digits()
+    if name.split(":")[0] == "emoji" and spec is None:
+        return load_emoji(root).image_set(name.partition(":")[2] or "group")
     spec = spec or SPECS.get(name)
     if spec is None:
-        known = ", ".join([*SPECS, "digits", "folder:PATH"])
+        known = ", ".join([*SPECS, "digits", "emoji", "folder:PATH"])
         raise ValueError(f"unknown image set {name!r}; known: {known}")
     folder = cache_dir() / spec.name
     if not _filled(folder, spec):
