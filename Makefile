@@ -6,7 +6,7 @@ SCALE ?= book
 CACHE = $(CURDIR)/_build
 STAMP = $(VENV)/.installed-$(shell cksum pyproject.toml | cut -d' ' -f1)
 
-.PHONY: help env book test lint types unit notebooks site wheel clean bench
+.PHONY: help env book test lint types unit notebooks site wheel clean bench claims
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 14
@@ -48,5 +48,9 @@ wheel: env  ## the wheel, installed and used outside the tree
 bench: env  ## the published records (hours; resumes)
 	$(BIN)/cbir bench --suite spine
 
+claims: env  ## every chapter at SCALE=full, its verdicts into book/results/claims.csv (resumes)
+	$(BIN)/python -m book.claims --scale full
+
 clean:  ## built files (not the cache of data and features)
-	rm -rf _build build dist
+	rm -rf _build build dist book/methods book/_generated book/_static/mathjax
+	rm -f book/claims.md book/errata.md book/status.md book/status.json book/references.bib

@@ -60,19 +60,25 @@ COLUMNS = (
 )
 
 
+CLAIMS = "claims.csv"
+"""In the folder of the records, but none of them: the book's verdicts."""
+
+
 class RecordError(ValueError):
     """A records file that lacks columns or holds an impossible value."""
 
 
 def read_records(*paths: str | Path) -> pd.DataFrame:
-    """All records of the given CSV files (or of every CSV in a given folder), checked.
+    """All records of the given CSV files (or of every records CSV in a given folder), checked.
 
     A file cut short by a crash is never seen: files are replaced whole. Raises
     :class:`RecordError` naming file, row and column.
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        files += sorted(path.glob("*.csv")) if path.is_dir() else [path]
+        files += (
+            sorted(f for f in path.glob("*.csv") if f.name != CLAIMS) if path.is_dir() else [path]
+        )
     frames = [_read(f) for f in files if f.exists()]
     frames = [f for f in frames if len(f)]
     if not frames:

@@ -3,7 +3,9 @@
 import pytest
 
 from cbir_lite import survey
+from cbir_lite.bench.compare import Difference
 from cbir_lite.plots import verdict
+from cbir_lite.plots.verdicts import MIME
 
 
 def test_a_verdict_names_claim_outcome_and_number():
@@ -23,3 +25,26 @@ def test_unknown_claims_and_outcomes_are_refused():
         verdict(claim, "perhaps", "")
     with pytest.raises(KeyError, match="no-such-claim"):
         verdict("no-such-claim", "mixed", "")
+
+
+def test_a_verdict_is_data_too():
+    claim = next(iter(survey.claims()))
+    d = Difference(0.25, 0.2, 0.3, 40)
+    shown = verdict(claim, "supported", "by +0.25", measure="mAP difference", by=d)
+    bundle = shown._repr_mimebundle_()
+    assert bundle["text/html"] == shown._repr_html_()
+    assert bundle[MIME] == {
+        "claim": claim,
+        "section": survey.claim(claim).section,
+        "verdict": "supported",
+        "measure": "mAP difference",
+        "value": 0.25,
+        "low": 0.2,
+        "high": 0.3,
+        "n": 40,
+        "note": "by +0.25",
+    }
+    bare = verdict(claim, "untestable", "needs tags").row()
+    assert [bare[k] for k in ("value", "low", "high", "n")] == [None] * 4
+    with pytest.raises(ValueError, match="no finite value"):
+        verdict(claim, "mixed", "", measure="mAP", value=float("nan"))

@@ -6,15 +6,18 @@ import json
 from itertools import groupby
 from pathlib import Path
 
+import pandas as pd
+
 from cbir_lite import survey
 from cbir_lite.methods import registry
 
-from .text import facts, linked, plain, table
+from .text import badge, facts, linked, none, plain, table
 
 
-def pages(status_file: Path) -> dict[str, str]:
+def pages(status_file: Path, claims_file: Path) -> dict[str, str]:
     """Path below ``book/`` and content of each page."""
     return {
+        "claims.md": claims(pd.read_csv(claims_file) if claims_file.exists() else None),
         "errata.md": errata(),
         "_generated/references.txt": numbers(),
         "status.md": status(json.loads(status_file.read_text()) if status_file.exists() else None),
@@ -103,6 +106,56 @@ These {len(unknown)} numbers are left as numbers: a guess would be worse than a 
 
 {gaps}
 """
+
+
+# -- claims --------------------------------------------------------------------------------------
+
+
+def claims(found: pd.DataFrame | None) -> str:
+    """Every testable claim with its verdict, the number behind it, and where it was tested."""
+    rows_of = {} if found is None else {r["claim"]: r for r in found.to_dict("records")}
+    every = list(survey.claims().values())
+    rows = [_claim(c, rows_of.get(c.id)) for c in every]
+    counts = pd.Series([r["verdict"] for r in rows_of.values()], dtype=str).value_counts()
+    told = ", ".join(f"{n} {name}" for name, n in counts.items()) or "none yet"
+    listed = table(
+        ["Claim", "Section", "Verdict", "What the survey says", "Number", "What was measured"],
+        rows, caption="Every claim, its verdict and the number it rests on", name="tab-claims",
+    )  # fmt: skip
+    scales = sorted({str(r["scale"]) for r in rows_of.values()})
+    size = f" at `SCALE={scales[0]}`" if len(scales) == 1 else ""
+    return f"""(claims)=
+# Claims and verdicts
+
+The text of the survey makes {len(every)} statements that an experiment can test. Each verdict comes
+from a cell of the chapter named beside it{size} and rests on the number shown, with its 95 %
+interval where the chapter gives one. Verdicts so far: {told}.
+
+{listed}
+"""
+
+
+def _claim(claim: survey.Claim, row: dict | None) -> list[str]:
+    if row is None:
+        return [
+            claim.id,
+            claim.section,
+            none("no chapter tests it yet"),
+            linked(claim.text),
+            "",
+            "",
+        ]
+    number = ""
+    if pd.notna(row["value"]):
+        number = f"{row['value']:.3g}"
+        if pd.notna(row["low"]):
+            number += f" \\[{row['low']:.3g}, {row['high']:.3g}\\], n = {row['n']:.0f}"
+        number = f"{plain(str(row['measure']))}: {number}"
+    chapter = f"[{claim.id}](../notebooks/{row['chapter']}.ipynb)"
+    return [
+        chapter, claim.section, badge(row["verdict"]), linked(claim.text), number,
+        linked(str(row["note"])),
+    ]  # fmt: skip
 
 
 # -- status --------------------------------------------------------------------------------------
