@@ -46,7 +46,7 @@ wheel: env  ## the wheel, installed and used outside the tree
 	$(BIN)/python -m pytest -m wheel
 
 bench: env  ## the published records (hours; resumes)
-	$(BIN)/cbir bench --suite spine
+	$(BIN)/cbir bench --suite survey
 
 claims: env  ## every chapter at SCALE=full, its verdicts into book/results/claims.csv (resumes)
 	$(BIN)/python -m book.claims --scale full

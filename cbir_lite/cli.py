@@ -189,7 +189,7 @@ def _fitted(method: str, protocol: str, backbone: str, bits: int, seed: int) -> 
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Option(help="Name of a suite, or a YAML file.")] = "spine",
+    suite: Annotated[str, typer.Option(help="Name of a suite, or a YAML file.")] = "survey",
     output: Results = Path("book/results"),
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
     methods: Annotated[str, typer.Option(help="Only these systems, separated by commas.")] = "",
@@ -197,7 +197,7 @@ def bench(
 ) -> None:
     """Measure a suite into records; started again, it does what is missing.
 
-    Example: cbir bench --suite spine --methods itq,dpsh --dry-run
+    Example: cbir bench --suite survey --methods itq,dpsh --dry-run
     """
     from cbir_lite.bench import grid
 

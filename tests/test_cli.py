@@ -279,7 +279,7 @@ def test_timeline_writes_the_figure(figure: str) -> None:
         (("features", "digits", "--runtime", "tpu"), ("tpu", "openvino")),
         (("fetch", "imagenet21k"), ("imagenet21k", "cifar10")),
         (("fetch", "folder:nowhere"), ("nowhere", "no such folder")),
-        (("bench", "--suite", "spin"), ("spin", "spine")),
+        (("bench", "--suite", "surve"), ("surve", "survey")),
         (("bench", "--suite", "spin.yaml"), ("spin.yaml",)),
         (("methods", "--folder", "rnn"), ("rnn", "recurrent")),
         (("table", "7"), ("7", "1 to 4")),

@@ -2,6 +2,7 @@
 
 from cbir_lite.bench.compare import Difference, difference
 from cbir_lite.bench.grid import load_suite, run_grid, suite_names
+from cbir_lite.bench.pairs import PairSetting, open_setting
 from cbir_lite.bench.records import COLUMNS, read_records, write_records
 from cbir_lite.bench.run import Spec, run
 from cbir_lite.bench.setting import SCALES, Setting, at_scale
@@ -10,11 +11,13 @@ __all__ = [
     "COLUMNS",
     "SCALES",
     "Difference",
+    "PairSetting",
     "Setting",
     "Spec",
     "at_scale",
     "difference",
     "load_suite",
+    "open_setting",
     "read_records",
     "run",
     "run_grid",

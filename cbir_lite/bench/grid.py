@@ -26,10 +26,11 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write, cache_dir
+from cbir_lite.bench.pairs import frozen_protocol
 from cbir_lite.bench.records import IDENTITY, read_records, write_records
 from cbir_lite.bench.run import Spec, run
 from cbir_lite.bench.setting import Setting
-from cbir_lite.datasets import protocol
+from cbir_lite.methods import registry
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SETTINGS: dict[str, Setting] = {}
@@ -48,9 +49,10 @@ def load_suite(name: str | Path) -> list[Spec]:
     """The specs of a suite (a name, or a YAML file), in the order they are run.
 
     A suite is a list of grids, each with ``methods``, ``protocols`` (the widest database first),
-    ``backbone``, ``bits``, ``seeds`` and optional ``params``. The first seed of every system comes
-    before the second, so an unfinished suite is already a table. Raises ``ValueError`` naming file
-    and key.
+    ``backbone``, ``bits``, ``seeds`` and optional ``params``. ``methods`` is a list of names, or
+    what the systems must be: ``{tier: [A], supervision: [unsupervised]}``. ``params`` go to those
+    systems that have them. The first seed of every system comes before the second, so an
+    unfinished suite is already a table. Raises ``ValueError`` naming file and key.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -65,24 +67,49 @@ def load_suite(name: str | Path) -> list[Spec]:
         raise ValueError(f"suite {name} is not valid YAML: {error}") from error
     grids = content.get("grids") if isinstance(content, dict) else None
     if not isinstance(grids, list) or not all(isinstance(g, dict) for g in grids):
-        raise ValueError(f"suite {name}: `grids:` must be a list of grids, see suites/spine.yaml")
+        raise ValueError(f"suite {name}: `grids:` must be a list of grids, see suites/survey.yaml")
     specs: list[Spec] = []
     for number, grid in enumerate(grids):
         wrong = set(grid) ^ (_GRID_KEYS if "params" in grid else _GRID_KEYS - {"params"})
         if wrong:
             raise ValueError(f"suite {name}: grid {number}: missing or unknown {sorted(wrong)}")
-        for seed, bits, method in itertools.product(grid["seeds"], grid["bits"], grid["methods"]):
-            specs.append(
-                Spec(
-                    method,
-                    tuple(grid["protocols"]),
-                    grid["backbone"],
-                    bits,
-                    seed,
-                    grid.get("params", {}),
-                )
-            )
+        where = f"suite {name}: grid {number}"
+        methods, params = _chosen(grid["methods"], where), grid.get("params", {})
+        known = {m: registry.get(m).parameters() for m in methods}
+        for key in params:
+            if not any(key in k for k in known.values()):
+                raise ValueError(f"{where}: no system has the hyper-parameter {key!r}")
+        for seed, bits, method in itertools.product(grid["seeds"], grid["bits"], methods):
+            own = {k: v for k, v in params.items() if k in known[method]}
+            specs.append(Spec(method, tuple(grid["protocols"]), grid["backbone"], bits, seed, own))
     return sorted(specs, key=lambda s: s.seed)
+
+
+def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
+    """The names of a list, or all systems and variants with one of the wanted values in each key.
+
+    Keys are ``tier`` and ``fidelity`` of the card, ``supervision`` and ``descriptor`` of the
+    variant, ``reads``.
+    """
+    if isinstance(methods, list):
+        return methods
+    cards, chosen = registry.cards(), []
+    for name in registry.names():
+        card, method = cards[name.split("/")[0]], registry.create(name)
+        is_: dict[str, str] = {
+            "tier": card.tier,
+            "fidelity": card.fidelity,
+            "supervision": method.sees,
+            "descriptor": method.descriptor,
+            "reads": method.reads,
+        }
+        if wrong := set(methods) - set(is_):
+            raise ValueError(f"{where}: systems are chosen by {', '.join(is_)}, not {wrong}")
+        if all(is_[key] in wanted for key, wanted in methods.items()):
+            chosen.append(name)
+    if not chosen:
+        raise ValueError(f"{where}: no system is {methods}")
+    return chosen
 
 
 def _missing(specs: list[Spec], output: Path) -> list[Spec]:
@@ -195,7 +222,7 @@ def run_suite(
     """Run specs into one file a data set, ``folder/DATASET.csv``; returns what failed."""
     files: dict[Path, list[Spec]] = {}
     for spec in specs:
-        dataset = protocol(spec.protocols[0]).dataset
+        dataset = frozen_protocol(spec.protocols[0]).dataset
         files.setdefault(Path(folder) / f"{dataset}.csv", []).append(spec)
     failures: list[str] = []
     for output, group in files.items():

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cbir_lite
-from cbir_lite import datasets, features
+from cbir_lite import features
 from cbir_lite.bench.memory import peak_mb, reset_peak
+from cbir_lite.bench.pairs import frozen_protocol, open_setting
 from cbir_lite.bench.records import CUTOFFS, DENOMINATORS
 from cbir_lite.bench.setting import Setting
+from cbir_lite.datasets import Protocol
 from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 from cbir_lite.retrieval import Evaluation, bit_balance, bit_correlation, distinct_codes
@@ -56,8 +58,8 @@ class Spec:
 
 
 @lru_cache
-def _protocol(name: str) -> datasets.Protocol:
-    return datasets.protocol(name)
+def _protocol(name: str) -> Protocol:
+    return frozen_protocol(name)
 
 
 @lru_cache
@@ -147,10 +149,10 @@ def _setting(
     name: str, backbone: str, settings: dict[str, Setting] | None, progress: bool
 ) -> Setting:
     if settings is None:
-        return Setting(name, backbone, progress=progress)
+        return open_setting(name, backbone, progress=progress)
     key = f"{name} {backbone}"
     if key not in settings:
-        setting = Setting(name, backbone, progress=progress)
+        setting = open_setting(name, backbone, progress=progress)
         for other in settings.values():
             # Memory maps of one image set are opened once. A descriptor with a vocabulary learns it
             # from the training images, so those must agree too.

@@ -63,6 +63,8 @@ class Split:
         database: the database as a split, for methods that learn database codes; else None.
         views: (n, V, ...), the same rows seen through V augmentations, for methods that declare
             them; else None.
+        other: (n, d), what belongs to each row in the second modality (the words of a picture,
+            a sketch of it), for cross-modal methods; else None.
     """
 
     x: npt.NDArray[Any]
@@ -72,6 +74,7 @@ class Split:
     n_classes: int | None
     database: Split | None
     views: npt.NDArray[Any] | None
+    other: npt.NDArray[Any] | None
     _labels: npt.NDArray[np.uint8] | None = field(repr=False)
 
     def __init__(
@@ -83,6 +86,7 @@ class Split:
         labelled: npt.ArrayLike | None = None,
         database: Split | None = None,
         views: npt.NDArray[Any] | None = None,
+        other: npt.NDArray[Any] | None = None,
     ) -> None:
         """Check everything once.
 
@@ -94,6 +98,7 @@ class Split:
             labelled: bool (n,), for ``"semi-supervised"`` only; labels of other rows become zero.
             database: see the class.
             views: (n, V, ...), finite.
+            other: (n, ...), finite.
 
         Raises:
             ValueError: naming the argument and the first row at fault.
@@ -131,6 +136,8 @@ class Split:
             raise ValueError(f"rows of x are {x.shape[1:]}, of the database {database.x.shape[1:]}")
         if views is not None and (_checked_rows(views) != n or views.shape[2:] != x.shape[1:]):
             raise ValueError(f"views must be (n, V, ...) of x {x.shape}, got {views.shape}")
+        if other is not None and _checked_rows(other) != n:
+            raise ValueError(f"x has {n} rows, other has {len(other)}")
         classes = None if hot is None else hot.shape[1]
         if database is not None and database.n_classes != classes:
             raise ValueError(f"the split has {classes} classes, its database {database.n_classes}")
@@ -142,6 +149,7 @@ class Split:
             "n_classes": classes,
             "database": database,
             "views": views,
+            "other": other,
             "_labels": hot,
         }.items():
             object.__setattr__(self, name, value)
@@ -231,6 +239,7 @@ class Split:
             self.labelled[chosen] if SHOWS[self.supervision] == "some" else None,
             self.database,
             None if self.views is None else self.views[chosen],
+            None if self.other is None else self.other[chosen],
         )
 
 

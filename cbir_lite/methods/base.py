@@ -68,6 +68,8 @@ class Method(ABC):
     """Whether ``fit`` needs ``split.database`` and learns its codes (its records are marked)."""
     views: ClassVar[tuple[str, ...]] = ()
     """Augmentations of the training images in ``split.views`` (see ``features.augment``)."""
+    modality: ClassVar[str | None] = None
+    """The second modality of a cross-modal system, ``text`` or ``sketch``: ``split.other``."""
     labelled_fraction: ClassVar[float] = 0.1
     """Share of the training labels that the bench shows to a semi-supervised system."""
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -106,6 +108,10 @@ class Method(ABC):
     def embed(self, x: NDArray[Any]) -> Descriptors:
         """Real-valued descriptors float32 (n, d): the relaxed codes of a binary system."""
         raise TypeError(f"{type(self).__name__} has no real-valued descriptor; use encode()")
+
+    def encode_other(self, other: NDArray[Any]) -> NDArray[Any]:
+        """What a cross-modal system holds of its second modality (n, d): codes or descriptors."""
+        raise TypeError(f"{type(self).__name__} is not cross-modal")
 
     def encode_query(self, x: NDArray[Any]) -> NDArray[Any]:
         """What the query side holds: codes, or descriptors of a real-valued system."""

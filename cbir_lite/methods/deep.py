@@ -36,13 +36,15 @@ CHECKPOINT_SECONDS = 10.0
 class Batch:
     """Some rows of the training split: x (B, ...), y multi-hot float (B, C) or None, index (B,).
 
-    ``views`` (B, V, ...) are the rows seen through the augmentations the system declares, if any.
+    ``views`` (B, V, ...) are the rows seen through the augmentations the system declares, if any;
+    ``other`` (B, d) their second modality, if the system is cross-modal.
     """
 
     x: Tensor
     y: Tensor | None
     index: Tensor
     views: Tensor | None = None
+    other: Tensor | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -64,11 +66,14 @@ def shares_label(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The whole training split as tensors: x (n, ...), y (n, C) or None, views (n, V, ...)."""
+    """The whole training split as tensors: x (n, ...) and, where there are any, y (n, C), views
+    (n, V, ...) and other (n, d).
+    """
 
     x: Tensor
     y: Tensor | None
     views: Tensor | None = None
+    other: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -76,12 +81,13 @@ class TrainingData:
     def batch(self, index: Tensor) -> Batch:
         """The rows of ``index``; its positions are those in this data."""
         rows = self.rows(index)
-        return Batch(rows.x, rows.y, index, rows.views)
+        return Batch(rows.x, rows.y, index, rows.views, rows.other)
 
     def rows(self, index: Tensor) -> TrainingData:
         """The data of the rows of ``index``."""
-        y, views = (None if t is None else t[index] for t in (self.y, self.views))
-        return TrainingData(self.x[index], y, views)
+        parts = (self.y, self.views, self.other)
+        y, views, other = (None if t is None else t[index] for t in parts)
+        return TrainingData(self.x[index], y, views, other)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -204,17 +210,18 @@ class DeepMethod(Method):
         interrupted run of the same settings continues; it is removed at the end. Raises
         ``FloatingPointError`` naming the epoch and the loss term that stopped being finite.
         """
+        self._require_parts(split)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             x = self.prepare(split.x)
             labels = None if SHOWS[self.sees] == "none" else split.labels
             self.input_shape_ = list(split.x.shape[1:])
             self.n_classes_ = None if labels is None else int(labels.shape[1])
+            self._split = split
             self.network_ = self.build(x, self.n_classes_)
-            train, held_out = self._hold_out(self._tensors(x, labels, split.views))
+            train, held_out = self._hold_out(self._tensors(x, labels, split))
             self.history_: list[dict[str, float]] = []
             self.memory_: dict[str, Tensor] = {}
-            self._split = split
             self.start_fit(train)
             self._optimisers = self.optimisers()
             self._loop(train, held_out, progress, None if checkpoint is None else Path(checkpoint))
@@ -222,20 +229,29 @@ class DeepMethod(Method):
             self.network_.eval()
         return self
 
+    def _require_parts(self, split: Split) -> None:
+        name = type(self).__name__
+        if self.views and split.views is None:
+            raise ValueError(
+                f"{name} learns from views of its training images: give Split(views=...) of "
+                + ", ".join(self.views)
+            )
+        if self.modality is not None and split.other is None:
+            raise ValueError(
+                f"{name} learns from pairs of image and {self.modality}: give Split(other=...)"
+            )
+
     def _tensors(
-        self, x: NDArray[Any], labels: NDArray[np.uint8] | None, views: NDArray[Any] | None
+        self, x: NDArray[Any], labels: NDArray[np.uint8] | None, split: Split
     ) -> TrainingData:
-        seen = None
-        if self.views:
-            if views is None:
-                raise ValueError(
-                    f"{type(self).__name__} learns from views of its training images: give "
-                    f"Split(views=...) of {', '.join(self.views)}"
-                )
-            flat = self.prepare(views.reshape(-1, *views.shape[2:]))
-            seen = torch.from_numpy(np.array(flat)).unflatten(0, views.shape[:2])
+        seen = other = None
+        if self.views and split.views is not None:
+            flat = self.prepare(split.views.reshape(-1, *split.views.shape[2:]))
+            seen = torch.from_numpy(np.array(flat)).unflatten(0, split.views.shape[:2])
+        if self.modality is not None and split.other is not None:
+            other = torch.from_numpy(np.array(split.other, np.float32))
         y = None if labels is None else torch.from_numpy(np.array(labels, np.float32))
-        return TrainingData(torch.from_numpy(np.ascontiguousarray(x)), y, seen)
+        return TrainingData(torch.from_numpy(np.ascontiguousarray(x)), y, seen, other)
 
     def _hold_out(self, data: TrainingData) -> tuple[TrainingData, TrainingData | None]:
         if not self.validation:

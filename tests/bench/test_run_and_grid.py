@@ -107,6 +107,33 @@ def test_suites_name_known_systems_and_start_with_the_first_seed() -> None:
         assert [s.seed for s in specs] == sorted(s.seed for s in specs)
 
 
+def test_a_suite_chooses_systems_by_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+
+    def write(methods: str, params: str = "{}") -> None:
+        path.write_text(
+            f"grids: [{{methods: {methods}, protocols: [digits], backbone: pixels, bits: [8], "
+            f"seeds: [0], params: {params}}}]"
+        )
+
+    write("{tier: [baseline], supervision: [unsupervised]}")
+    assert {"lsh", "itq", "pca_sign"} <= {s.method for s in load_suite(path)}
+    write("{supervision: [unsupervised], descriptor: [binary]}", "{epochs: 3}")
+    params = {s.method: s.params for s in load_suite(path)}
+    assert "greedyhash" not in params
+    assert params["greedyhash/unsupervised"] == {"epochs": 3}
+    assert params["lsh"] == {}
+    write("[lsh, itq]", "{epoch: 3}")
+    with pytest.raises(ValueError, match="no system has the hyper-parameter 'epoch'"):
+        load_suite(path)
+    write("{tier: [Z]}")
+    with pytest.raises(ValueError, match="no system is"):
+        load_suite(path)
+    write("{colour: [red]}")
+    with pytest.raises(ValueError, match="chosen by tier"):
+        load_suite(path)
+
+
 def test_suite_errors_name_file_and_key(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no suite 'nothing'"):
         load_suite("nothing")

@@ -34,6 +34,14 @@ class Part:
     images: NDArray[np.uint8]
     y: NDArray[np.uint8]
 
+    def other(self, modality: str) -> NDArray[np.float32]:
+        """The second modality of each row: its dark strokes, or words that its class favours."""
+        if modality == "sketch":
+            return (self.pooled > 0.5).astype(np.float32)
+        random = np.random.default_rng(int(self.pooled.sum() * 1000) % 2**32)
+        chance = np.random.default_rng(3).random((10, 40)) ** 3
+        return (random.random((len(self.y), 40)) < chance[self.y.argmax(1)]).astype(np.float32)
+
     def x(self, reads: str) -> NDArray[Any]:
         return getattr(self, reads)
 
@@ -88,7 +96,10 @@ def make_split(method: Method, rows: int | None = None, *, shuffled: bool = Fals
             y = y[np.random.default_rng(5).permutation(len(y))]
         mask = labelled_mask(y, 0.5) if method.sees == "semi-supervised" else None
         seen = seen_through(part, method)[:rows] if method.views else None
-        return Split(x.copy(), y, method.sees, labelled=mask, database=database, views=seen)
+        other = part.other(method.modality)[:rows] if method.modality else None
+        return Split(
+            x.copy(), y, method.sees, labelled=mask, database=database, views=seen, other=other
+        )
 
     database = split(load().database) if method.learns_database else None
     return split(load().train, rows, database)
@@ -170,8 +181,14 @@ def short_fit(name: str, bits: int = 16, seed: int = 0) -> Method:
 
 
 def sides(method: Method) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Queries and database of digits as ``method`` represents them."""
+    """Queries and database of digits as ``method`` represents them.
+
+    The queries of a cross-modal system are of its second modality.
+    """
     digits = load()
+    if method.modality:
+        queries = method.encode_other(digits.query.other(method.modality))
+        return queries, method.encode_database(digits.database.x(method.reads))
     return (
         method.encode_query(digits.query.x(method.reads)),
         method.encode_database(digits.database.x(method.reads)),

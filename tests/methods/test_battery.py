@@ -149,17 +149,42 @@ def test_labels_of_rows_that_are_not_labelled_do_not_matter(name, lab):
     labels = lab.load().train.y[: lab.SHORT_ROWS].copy()
     hidden = ~split.labelled
     labels[hidden] = np.roll(labels[hidden], 1, axis=1)
-    other.fit(Split(split.x, labels, split.supervision, labelled=split.labelled, views=split.views))
+    other.fit(
+        Split(
+            split.x,
+            labels,
+            split.supervision,
+            labelled=split.labelled,
+            views=split.views,
+            other=split.other,
+        )
+    )
     for a, b in zip(lab.sides(first), lab.sides(other), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_system_of_views_says_which_ones_it_misses(lab):
-    for name in (n for n in NAMES if registry.get(n).views):
-        method = lab.create(name, lab.SHORT)
-        split = lab.make_split(method, 32)
-        with pytest.raises(ValueError, match=method.views[0]):
-            method.fit(Split(split.x, supervision=split.supervision))
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if registry.get(n).views or registry.get(n).modality]
+)
+def test_a_system_says_which_views_or_pairs_it_misses(name, lab):
+    method = lab.create(name, lab.SHORT)
+    split = lab.make_split(method, 32)
+    labels = None if split.n_classes is None else split.labels
+    mask = split.labelled if split.supervision == "semi-supervised" else None
+    needed = method.views[0] if method.views else "other"
+    with pytest.raises(ValueError, match=needed):
+        method.fit(Split(split.x, labels, split.supervision, labelled=mask))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if registry.get(n).modality])
+def test_the_second_modality_is_checked_too(name, lab, digits):
+    method = lab.short_fit(name)
+    other = digits.query.other(method.modality)[:5].copy()
+    with pytest.raises(ValueError, match=r"\d"):
+        method.encode_other(other[:, :-1])
+    other[3, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity, first in row 3"):
+        method.encode_other(other)
 
 
 @pytest.mark.parametrize("name", DEEP)
@@ -233,7 +258,8 @@ def test_training_data_that_is_not_finite_are_refused(name, lab):
     x[7, ..., 0] = np.nan
     labels = None if split.n_classes is None else split.labels
     mask = split.labelled if split.supervision == "semi-supervised" else None
-    rest = {"labelled": mask, "database": split.database, "views": split.views}
+    rest = {"labelled": mask, "database": split.database}
+    rest |= {"views": split.views, "other": split.other}
     with pytest.raises(ValueError, match="NaN or infinity, first in row 7"):
         method.fit(Split(x, labels, split.supervision, **rest))
 

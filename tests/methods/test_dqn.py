@@ -1,23 +1,23 @@
-"""DQN: the two terms, the codebook steps, and the distance against reconstruction."""
+"""DQN: the two terms, the codebooks it ends with, and the distance against reconstruction."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.cnn.dqn import DQN, mean_words, nearest_words, reconstruct
+from cbir_lite.methods.cnn.dqn import DQN
 from cbir_lite.methods.deep import Batch
+from cbir_lite.methods.quantizers import concatenate_words, nearest_words
 
 RANDOM = np.random.default_rng(0)
 
 
 def error(z, b, C):
-    return float((z - reconstruct(b, C)).square().sum(1).mean())
+    return float((z - concatenate_words(b, C)).square().sum(1).mean())
 
 
 def naive_reconstruction(codebooks, words):
@@ -51,39 +51,6 @@ def test_terms_are_those_of_explicit_pairs_and_rows():
     assert terms["quantization"].item() == pytest.approx(0.25 * np.mean(squares), rel=1e-4)
 
 
-def test_codes_are_the_nearest_words_of_each_part():
-    z = RANDOM.standard_normal((20, 6)).astype(np.float32)
-    C = RANDOM.standard_normal((3, 8, 2)).astype(np.float32)
-    b = nearest_words(torch.from_numpy(z), torch.from_numpy(C)).numpy()
-    for i in range(20):
-        for m in range(3):
-            part = z[i, 2 * m : 2 * m + 2]
-            assert b[i, m] == min(range(8), key=lambda k: ((part - C[m, k]) ** 2).sum())
-
-
-def test_error_never_rises_in_a_step_and_falls_over_all():
-    z = torch.from_numpy(RANDOM.standard_normal((300, 8)).astype(np.float32))
-    C = torch.stack([z[:16, :4], z[:16, 4:]])
-    b = nearest_words(z, C)
-    errors = [error(z, b, C)]
-    for _ in range(8):
-        C = mean_words(z, b, C)
-        errors.append(error(z, b, C))
-        b = nearest_words(z, C)
-        errors.append(error(z, b, C))
-    assert all(after <= before + 1e-5 for before, after in pairwise(errors))
-    assert errors[-1] < 0.9 * errors[0]
-
-
-def test_words_are_means_of_members_and_unused_words_stay():
-    z = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 7.0]])
-    C = torch.tensor([[[0.0], [9.0]], [[1.0], [2.0]]])
-    updated = mean_words(z, torch.tensor([[0, 1], [0, 1], [0, 1]]), C)
-    assert updated[0].tolist() == [[3.0], [9.0]]
-    assert updated[1, 0].tolist() == [1.0]
-    assert updated[1, 1].item() == pytest.approx(7 / 3)
-
-
 @pytest.mark.parametrize("aqd", ["inner", "euclidean"])
 @pytest.mark.parametrize("bits", [12, 24])
 def test_distance_is_that_to_the_reconstruction(bits, aqd, lab, digits, monkeypatch):
@@ -107,23 +74,11 @@ def test_bottleneck_is_squashed(lab, digits):
     assert np.abs(z).max() <= 1
 
 
-def test_blocks_of_queries_give_the_same_distances(lab, digits, monkeypatch):
-    method = lab.short_fit("dqn")
-    z, words = (
-        method.encode_query(digits.query.pooled),
-        method.encode_database(digits.database.pooled),
-    )
-    whole = method.distance(z, words)
-    monkeypatch.setattr("cbir_lite.methods.cnn.dqn._BLOCK_ELEMENTS", 2000)
-    np.testing.assert_array_equal(method.distance(z, words), whole)
-    np.testing.assert_array_equal(method.encode_database(digits.database.pooled), words)
-
-
 def test_trained_codebooks_fit_the_final_outputs_better_than_random_rows(lab, digits):
     method = lab.smoke_fit("dqn").method
     z = torch.from_numpy(method.embed(digits.train.pooled))
     C = torch.from_numpy(method.codebooks_)
-    first = method._first_words(z)
+    first = method.first_words(z)
     assert error(z, nearest_words(z, C), C) < 0.8 * error(z, nearest_words(z, first), first)
 
 
@@ -139,12 +94,6 @@ def test_a_held_out_part_gets_codes_of_its_own(lab):
     assert len([terms["validation"] for terms in method.history_]) == 3
 
 
-@pytest.mark.parametrize(("bits", "down", "up"), [(9, 8, 10), (20, 18, 21)])
-def test_bits_that_do_not_spread_name_the_nearest_that_do(bits, down, up):
-    with pytest.raises(ValueError, match=rf"bits={bits} .* use bits={down} or bits={up}"):
-        DQN(bits=bits)
-
-
 def test_binary_codes_and_foreign_shapes_are_refused(lab, digits):
     method = lab.short_fit("dqn")
     with pytest.raises(TypeError, match="no binary codes"):
@@ -153,5 +102,3 @@ def test_binary_codes_and_foreign_shapes_are_refused(lab, digits):
         method.distance(np.zeros((3, 4), np.float32), np.zeros((5, 2), np.uint8))
     with pytest.raises(ValueError, match="aqd='cosine'"):
         DQN(aqd="cosine")
-    with pytest.raises(ValueError, match="dim=1"):
-        DQN(bits=16, dim=1)

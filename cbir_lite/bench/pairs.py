@@ -1,0 +1,161 @@
+"""Cross-modal benches on the emoji set: words and pictures, line art and colour.
+
+A frozen split speaks of *items*: the pictures of the set (style by style), then one text for each
+concept. So one protocol can have texts as queries and pictures as database, or the other way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir_lite.bench.setting import Setting
+from cbir_lite.datasets import Emoji, Protocol, Split, emoji_protocol, load_emoji, protocol
+from cbir_lite.datasets.emoji_sources import COLOUR, LINES, STYLES
+from cbir_lite.methods.base import Method
+
+TASKS = ("text-to-image", "image-to-text", "sketch-to-image", "sketch-zero-shot")
+_CONCEPT = "-concept"
+
+
+def pair_protocol(source: Emoji, name: str) -> Protocol:
+    """The frozen split of a cross-modal task over pictures and texts.
+
+    - ``text-to-image`` and ``image-to-text``: half of the concepts train, in colour; a tenth are
+      queries, the rest the database.
+    - ``sketch-to-image``: the concepts of the database were trained on, in colour and in one style
+      of lines; the queries are drawn in the other style of lines.
+    - ``sketch-zero-shot``: queries and database show concepts that training never saw.
+
+    Items are relevant if they share the group; with ``-concept`` behind the task, if they show the
+    same concept. Raises ``ValueError`` for another task.
+    """
+    task = name.removesuffix(_CONCEPT)
+    n = len(source)
+    texts = len(STYLES) * n
+    train, query, database = source.parts(0.5, 0.1, 0.4)
+    if task == "text-to-image":
+        parts = [texts + query, source.rows(train, COLOUR), source.rows(database, COLOUR)]
+    elif task == "image-to-text":
+        parts = [source.rows(query, COLOUR), source.rows(train, COLOUR), texts + database]
+    elif task == "sketch-to-image":
+        parts = [source.rows(train, LINES[1:]), *[source.rows(train, COLOUR)] * 2]
+    elif task == "sketch-zero-shot":
+        unseen = np.sort(np.concatenate([query, database]))
+        parts = [source.rows(unseen, LINES), source.rows(train, COLOUR)]
+        parts.append(source.rows(unseen, COLOUR))
+    else:
+        raise ValueError(f"unknown cross-modal task {task!r}: use {', '.join(TASKS)}")
+    return Protocol(
+        f"emoji-{name}", "emoji", parts[0], parts[1], parts[2], texts + n,
+        "Items: pictures style by style, then the texts of the concepts.",
+    )  # fmt: skip
+
+
+@dataclass
+class PairSetting(Setting):
+    """A bench whose queries and database may be of different modalities.
+
+    Args:
+        protocol: ``emoji-TASK`` or ``emoji-TASK-concept``, see :func:`pair_protocol`.
+        backbone: of pictures and sketches; texts are multi-hot words.
+
+    >>> setting = PairSetting("emoji-text-to-image", "efficientnet_lite0-96")  # doctest: +SKIP
+    """
+
+    def __post_init__(self) -> None:
+        if isinstance(self.protocol, str):
+            self.protocol = pair_protocol(self.source, self.protocol.removeprefix("emoji-"))
+        if self.images is None:
+            concept = self.frozen.name.endswith(_CONCEPT)
+            self.images = self.source.image_set("concept" if concept else "group")
+
+    @cached_property
+    def source(self) -> Emoji:
+        """The set behind the split."""
+        return load_emoji()
+
+    @property
+    def modality(self) -> str:
+        """``text`` or ``sketch``: what the second modality of this split is."""
+        rows = np.concatenate([self.frozen.query, self.frozen.database])
+        return "text" if (rows >= len(self.image_set)).any() else "sketch"
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8]:
+        """Multi-hot labels of all items, pictures then texts."""
+        pictures = np.asarray(self.image_set.labels)
+        return np.concatenate([pictures, pictures[: len(self.source)]])
+
+    def other_rows(self, rows: NDArray[np.int64], style: str = LINES[0]) -> NDArray[np.float32]:
+        """The second modality of items (n, d): the words, or the features of line art.
+
+        For the training pictures of a sketch task it is the drawing of the same concept in
+        ``style``; line art itself, and texts, are taken as they are.
+        """
+        concept = rows % len(self.source)
+        if self.modality == "text":
+            return self.source.words[concept].astype(np.float32)
+        drawn = rows // len(self.source) >= len(COLOUR)
+        lines = list(STYLES).index(style) * len(self.source) + concept
+        x: NDArray[np.float32] = self.features()[np.where(drawn, rows, lines)]
+        return x
+
+    def _is_other(self, rows: NDArray[np.int64]) -> bool:
+        return bool((rows >= len(COLOUR) * len(self.source)).all())
+
+    def split(self, method: Method, *, kind: str | None = None, **options: Any) -> Split:
+        """Training pairs: colour pictures with their words, or with line art of their concept."""
+        if method.modality != self.modality:
+            raise ValueError(
+                f"{type(method).__name__} reads {method.modality or 'pictures only'}, the split "
+                f"{self.frozen.name} pairs pictures with {self.modality}"
+            )
+        train = self.frozen.train
+        return Split(
+            self.features(kind or method.reads)[train],
+            self.labels[train],
+            method.sees,
+            train,
+            other=self.other_rows(train),
+            **options,
+        )
+
+    def represent(
+        self, method: Method, kind: str | None = None
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """What a fitted system holds of the queries and of the database."""
+        kind = kind or method.reads
+        out = []
+        for rows in (self.frozen.query, self.frozen.database):
+            if self._is_other(rows):
+                out.append(method.encode_other(self.other_rows(rows)))
+            else:
+                out.append(method.encode_database(self.features(kind)[rows]))
+        return out[0], out[1]
+
+
+def frozen_protocol(name: str) -> Protocol:
+    """The split of a name: a file of the package, or a task of the emoji set (``emoji-TASK``)."""
+    if not name.startswith("emoji-"):
+        return protocol(name)
+    task = name.removeprefix("emoji-")
+    if task.removesuffix(_CONCEPT) in TASKS:
+        return pair_protocol(load_emoji(), task)
+    return emoji_protocol(load_emoji(), task)
+
+
+def open_setting(name: str, backbone: str, *, progress: bool = False) -> Setting:
+    """The bench of a protocol by name, see :func:`frozen_protocol`."""
+    frozen = frozen_protocol(name)
+    if frozen.dataset != "emoji":
+        return Setting(frozen, backbone, progress=progress)
+    task = name.removeprefix("emoji-")
+    if task.removesuffix(_CONCEPT) in TASKS:
+        return PairSetting(frozen, backbone, progress=progress)
+    labels = "group" if task == "category" else "concept"
+    return Setting(frozen, backbone, load_emoji().image_set(labels), progress)

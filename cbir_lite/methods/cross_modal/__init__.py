@@ -1,0 +1,1 @@
+"""Systems that compare images with text (survey Section VII-A)."""

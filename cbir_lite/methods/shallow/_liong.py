@@ -1,0 +1,154 @@
+"""The tanh network of Liong et al. [110] and its descent, shared by DH and SDH of 2015."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cbir_lite.datasets import Split
+from cbir_lite.methods.base import Codes, Descriptors, Method, sign
+from cbir_lite.methods.shallow._linear import pooled, principal_components
+
+Float = NDArray[Any]
+Layers = list[tuple[Float, Float]]
+"""W (out, in) and c (out,) of each layer."""
+
+_PUBLISHED = ([16, 32, 64], [60, 80, 100], [30, 50, 80])
+"""Code lengths of the paper, and its widths of the two layers below the code."""
+
+
+def widths(d: int, bits: int) -> tuple[int, int, int]:
+    """Units of the three layers on d features: the paper's, interpolated, but hidden ones <= d."""
+    lengths, *hidden = _PUBLISHED
+    first, second = (max(bits, round(float(np.interp(bits, lengths, h)))) for h in hidden)
+    return min(first, d), min(second, d), bits
+
+
+def start(X: Float, sizes: tuple[int, ...], rng: np.random.Generator) -> Layers:
+    """Each layer from the principal directions of its input, turned at random.
+
+    W W^T = I where a layer has no more units than inputs. The turn makes the units of a layer
+    alike; principal components themselves carry less and less.
+    """
+    layers: Layers = []
+    H = X
+    for units in sizes:
+        turn = np.linalg.qr(rng.standard_normal((units, units)))[0]
+        k = min(units, H.shape[1])
+        mean, V, _ = principal_components(H, k)
+        W = turn[:, :k] @ V.T
+        layers.append((W.astype(np.float32), (-W @ mean).astype(np.float32)))
+        H = forward(H, layers[-1:])[-1]
+    return layers
+
+
+def forward(X: Float, layers: Layers) -> list[Float]:
+    """H^0 = X, ..., H^M: outputs (n, units) of every layer."""
+    H = [X]
+    for W, c in layers:
+        H.append(np.tanh(H[-1] @ W.T + c))
+    return H
+
+
+def _identity_error(W: Float) -> Float:
+    error: Float = W @ W.T - np.eye(len(W), dtype=W.dtype)
+    return error
+
+
+@dataclass(kw_only=True, eq=False)
+class TanhHash(Method):
+    """Gradient descent of J1 - lam1 J2 + lam2 J3 + lam3 J4 over all rows, with signs in between.
+
+    J1 and J2 are means over rows (or pairs). ``history_`` holds the terms after each step that
+    was kept; their sum never rises.
+    """
+
+    lam1: float = 0.02
+    lam2: float = 1.0
+    lam3: float = 1e-6
+    iterations: int = 80
+    step: float = 0.1
+
+    def prepare(self, split: Split) -> None:
+        """Before the descent: what J2 needs of the split."""
+
+    @abstractmethod
+    def spread(self, H: Float) -> tuple[dict[str, float], Float]:
+        """Named parts of J2 for top outputs H (n, bits), and the gradient of their sum."""
+
+    def objective(self, B: Float, H: Float, layers: Layers) -> tuple[dict[str, float], Float]:
+        """Terms of J, weights included, and the gradient (n, bits) of those that depend on H."""
+        parts, slope = self.spread(H)
+        apart = sum(float(np.square(_identity_error(W)).sum()) for W, _ in layers)
+        size = sum(float(np.square(W).sum() + np.square(c).sum()) for W, c in layers)
+        terms = {
+            "quantization": float(np.square(B - H).sum(dtype=np.float64)) / (2 * len(H)),
+            **{k: -self.lam1 * v for k, v in parts.items()},
+            "independence": self.lam2 / 2 * apart,
+            "size": self.lam3 / 2 * size,
+        }
+        return terms, (H - B) / len(H) - self.lam1 * slope
+
+    def gradient(self, slope: Float, H: list[Float], layers: Layers) -> Layers:
+        """Gradient of J in every W and c, given that in the top outputs H[-1]."""
+        found: Layers = []
+        for (W, c), below, above in zip(layers[::-1], H[-2::-1], H[:0:-1], strict=True):
+            delta = slope * (1 - np.square(above))
+            dW = delta.T @ below + 2 * self.lam2 * _identity_error(W) @ W + self.lam3 * W
+            found.append((dW, delta.sum(0) + self.lam3 * c))
+            slope = delta @ W
+        return found[::-1]
+
+    def fit(self, split: Split, **loop: Any) -> Self:
+        """Descend; a step that would raise J is taken back and halved, others grow by a fifth."""
+        x = pooled(split.x, system=type(self).__name__)
+        sizes = widths(x.shape[1], self.bits)
+        self.mean_ = x.mean(0)
+        deviation = principal_components(x, sizes[0])[2]
+        # The first layer's outputs have unit variance at the start: neither linear nor flat.
+        self.scale_ = float(np.sqrt(np.square(deviation).mean())) or 1.0
+        X = (x - self.mean_) / np.float32(self.scale_)
+        self.prepare(split)
+        layers, step = start(X, sizes, np.random.default_rng(self.seed)), self.step
+        H = forward(X, layers)
+        B = sign(H[-1])
+        terms, slope = self.objective(B, H[-1], layers)
+        self.history_ = [terms]
+        for _ in range(self.iterations):
+            descent = self.gradient(slope, H, layers)
+            pairs = zip(layers, descent, strict=True)
+            trial = [(W - step * dW, c - step * dc) for (W, c), (dW, dc) in pairs]
+            outputs = forward(X, trial)
+            if sum(self.objective(B, outputs[-1], trial)[0].values()) > sum(terms.values()):
+                step /= 2
+                continue
+            layers, H, step = trial, outputs, 1.2 * step
+            B = sign(H[-1])
+            terms, slope = self.objective(B, H[-1], layers)
+            self.history_.append(terms)
+        for m, (W, c) in enumerate(layers, 1):
+            setattr(self, f"W{m}_", W)
+            setattr(self, f"c{m}_", c)
+        return self
+
+    @property
+    def layers(self) -> Layers:
+        """W^m (out, in) and c^m (out,) of the three layers."""
+        self._require_fit()
+        return [(getattr(self, f"W{m}_"), getattr(self, f"c{m}_")) for m in (1, 2, 3)]
+
+    def embed(self, x: NDArray[Any]) -> Descriptors:
+        """Top outputs H^M, float32 (n, bits)."""
+        layers = self.layers
+        x = pooled(x, len(self.mean_), type(self).__name__)
+        H: Descriptors = forward((x - self.mean_) / np.float32(self.scale_), layers)[-1]
+        return H
+
+    def encode(self, x: NDArray[Any]) -> Codes:
+        """sgn(H^M), int8 (n, bits)."""
+        codes: Codes = sign(self.embed(x))
+        return codes

@@ -1,0 +1,1 @@
+"""Systems that compare sketches with images (survey Section VII-B)."""
