@@ -89,7 +89,7 @@ def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
     """The names of a list, or all systems and variants with one of the wanted values in each key.
 
     Keys are ``tier`` and ``fidelity`` of the card, ``supervision`` and ``descriptor`` of the
-    variant, ``reads``.
+    variant, ``reads``, ``modality`` (``none`` but for cross-modal systems).
     """
     if isinstance(methods, list):
         return methods
@@ -102,6 +102,7 @@ def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
             "supervision": method.sees,
             "descriptor": method.descriptor,
             "reads": method.reads,
+            "modality": method.modality or "none",
         }
         if wrong := set(methods) - set(is_):
             raise ValueError(f"{where}: systems are chosen by {', '.join(is_)}, not {wrong}")
