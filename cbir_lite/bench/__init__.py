@@ -2,6 +2,7 @@
 
 from cbir_lite.bench.compare import Difference, difference
 from cbir_lite.bench.grid import load_suite, run_grid, suite_names
+from cbir_lite.bench.lab import Lab
 from cbir_lite.bench.pairs import PairSetting, open_setting
 from cbir_lite.bench.records import COLUMNS, read_records, write_records
 from cbir_lite.bench.run import Spec, run
@@ -11,6 +12,7 @@ __all__ = [
     "COLUMNS",
     "SCALES",
     "Difference",
+    "Lab",
     "PairSetting",
     "Setting",
     "Spec",

@@ -1,0 +1,53 @@
+"""The lab of the chapters: what its runs share, and what can be replaced."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cbir_lite.bench import Lab, Setting
+from cbir_lite.methods import registry
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return Lab(Setting("digits", "pixels"), bits=16, epochs=4, seeds=(0, 1))
+
+
+def test_systems_get_the_labs_bits_and_epochs_unless_given(lab: Lab) -> None:
+    assert lab.create("dpsh").params["epochs"] == 4
+    assert lab.create("dpsh", epochs=2).params["epochs"] == 2
+    assert lab.create("itq").bits == 16
+    assert lab.create(registry.get("dpsh"), bits=8).bits == 8
+    assert "4 epochs" in lab.describe()
+
+
+def test_runs_are_one_a_seed_and_beat_chance(lab: Lab) -> None:
+    ap = lab.runs("dsh_liu2016")
+    assert ap.shape == (2, 200)
+    assert (ap[0] != ap[1]).any()
+    assert ap.mean() > 0.3
+
+
+def test_labels_can_be_replaced(lab: Lab) -> None:
+    n = len(lab.setting.frozen.train)
+    random = np.eye(10, dtype=np.uint8)[np.random.default_rng(0).integers(0, 10, n)]
+    told = lab.ap(lab.train("greedyhash")).mean()
+    misled = lab.ap(lab.train("greedyhash", labels=random)).mean()
+    assert misled < told - 0.2
+
+
+def test_real_valued_outputs_rank_by_cosine(lab: Lab) -> None:
+    method = lab.train("dpsh")
+    q, d = (method.embed(lab.setting.rows(p)) for p in ("query", "database"))
+    cosine = (q / np.linalg.norm(q, axis=1, keepdims=True)) @ (
+        d / np.linalg.norm(d, axis=1, keepdims=True)
+    ).T
+    labels = lab.setting.labels
+    relevant = (
+        labels[lab.setting.frozen.query].astype(int) @ labels[lab.setting.frozen.database].T > 0
+    )
+    for i in (0, 17):
+        hits = relevant[i][np.argsort(-cosine[i])]
+        naive = (np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean()
+        assert lab.relaxed(method)[i] == pytest.approx(naive, abs=1e-4)
