@@ -148,6 +148,11 @@ def least_squares_words(z: Tensor, b: Tensor, C: Tensor, ridge: float = 1e-3) ->
     return C + torch.cholesky_solve(target, factor).to(C.dtype).view(M, K, R)
 
 
+def class_shares(y: Tensor) -> Tensor:
+    """Multi-hot labels (n, C) as rows that sum to one (a row without labels stays zero)."""
+    return y / y.sum(1, keepdim=True).clamp_min(1)
+
+
 # -- systems ---------------------------------------------------------------------------------------
 
 

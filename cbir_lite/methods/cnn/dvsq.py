@@ -89,11 +89,13 @@ class DVSQ(CompositeMethod):
         assert data.y is not None
         x = Standardise(data.x.numpy())(data.x)
         x = x.flatten(1, -2).mean(1) if x.ndim > 2 else x
-        self.network_.V.copy_(class_vectors(x, data.y, self.R, self._generator(-1)))
+        V: Any = self.network_.V
+        V.copy_(class_vectors(x, data.y, self.R, self._generator(-1)))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Adaptive-margin ranking of class vectors, and visual-semantic quantization."""
-        z, V, y = self.network_(batch.x), self.network_.V, batch.labels
+        V: Any = self.network_.V
+        z, y = self.network_(batch.x), batch.labels
         cos = F.normalize(z, dim=1) @ V.T
         delta = 1 - V @ V.T
         hinges = (delta - cos[:, :, None] + cos[:, None, :]).clamp_min(0)
@@ -106,5 +108,5 @@ class DVSQ(CompositeMethod):
 
     def find_codes(self, z: Tensor, C: Tensor, b: Tensor | None = None) -> Tensor:
         """Iterated conditional modes on inner products with the class vectors."""
-        V = self.network_.V
+        V: Any = self.network_.V
         return icm_codes(z @ V.T, C @ V.T, b, self.sweeps)

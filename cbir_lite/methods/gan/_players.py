@@ -17,7 +17,7 @@ from cbir_lite.methods.networks import Standardise
 
 
 class Flat(nn.Module):
-    """Standardised inputs as vectors (B, d), features or the pixels of images: what is generated."""
+    """Standardised features or pixels as vectors (B, d): what generators make."""
 
     def __init__(self, x: NDArray[Any]):
         super().__init__()
@@ -49,10 +49,13 @@ def telling(real: Tensor, fake: Tensor) -> Tensor:
 class TwoPlayers(DeepMethod):
     """Two players with opposed aims: a step of the first on ``loss``, one of the second on its own.
 
-    Each owns the parts of ``network_`` that ``players`` names and moves nothing else.
+    Each owns the parts of ``network_`` that ``players`` names and moves nothing else. ``pace`` is
+    the learning rate of the second as a multiple of ``lr``.
     """
 
     players: ClassVar[tuple[tuple[str, ...], tuple[str, ...]]]
+
+    pace: float = 1.0
 
     @abstractmethod
     def answer(self, batch: Batch) -> dict[str, Tensor]:
@@ -61,8 +64,8 @@ class TwoPlayers(DeepMethod):
     def optimisers(self) -> list[Optimizer]:
         """One Adam for each player."""
         return [
-            self.adam([p for name in parts for p in getattr(self.network_, name).parameters()])
-            for parts in self.players
+            self.adam([p for name in parts for p in getattr(self.network_, name).parameters()], lr)
+            for parts, lr in zip(self.players, (self.lr, self.pace * self.lr), strict=True)
         ]
 
     @staticmethod

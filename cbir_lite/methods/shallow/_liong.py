@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods.base import Codes, Descriptors, Method, sign
@@ -54,24 +55,45 @@ def forward(X: Float, layers: Layers) -> list[Float]:
     return H
 
 
+def variance(H: Float) -> tuple[dict[str, float], Float]:
+    """Half the mean square of outputs H (n, bits) around their means, and its gradient."""
+    centred = H - H.mean(0, dtype=np.float64)
+    return {"balance": float(np.square(centred).sum()) / (2 * len(H))}, centred / len(H)
+
+
 def _identity_error(W: Float) -> Float:
     error: Float = W @ W.T - np.eye(len(W), dtype=W.dtype)
     return error
 
 
+def pack(layers: Layers) -> Float:
+    """All weights as one vector, float64."""
+    return np.concatenate([np.append(W.ravel(), c) for W, c in layers]).astype(np.float64)
+
+
+def unpack(theta: Float, shapes: list[tuple[int, ...]]) -> Layers:
+    """The layers, float32, whose W have ``shapes``, from a vector of :func:`pack`."""
+    layers: Layers = []
+    for units, inputs in shapes:
+        W, c, theta = np.split(theta, [units * inputs, units * (inputs + 1)])
+        layers.append((W.reshape(units, inputs).astype(np.float32), c.astype(np.float32)))
+    return layers
+
+
 @dataclass(kw_only=True, eq=False)
 class TanhHash(Method):
-    """Gradient descent of J1 - lam1 J2 + lam2 J3 + lam3 J4 over all rows, with signs in between.
+    """Signs B and the weights of J1 - lam1 J2 + lam2 J3 + lam3 J4 in turn, on all rows at once.
 
-    J1 and J2 are means over rows (or pairs). ``history_`` holds the terms after each step that
-    was kept; their sum never rises.
+    J1 and J2 are means over rows (or pairs). ``history_`` holds the terms at the start and after
+    each round, with the signs of that moment.
     """
 
-    lam1: float = 0.02
+    lam1: float = 0.3
     lam2: float = 1.0
     lam3: float = 1e-6
-    iterations: int = 80
-    step: float = 0.1
+    rounds: int = 10
+    steps: int = 10
+    components: int = 256
 
     def prepare(self, split: Split) -> None:
         """Before the descent: what J2 needs of the split."""
@@ -103,33 +125,45 @@ class TanhHash(Method):
             slope = delta @ W
         return found[::-1]
 
+    def descend(self, X: Float, B: Float, layers: Layers) -> Layers:
+        """Lower J in all weights by L-BFGS with the signs fixed."""
+        shapes = [W.shape for W, _ in layers]
+
+        def value_and_gradient(theta: Float) -> tuple[float, Float]:
+            at = unpack(theta, shapes)
+            H = forward(X, at)
+            terms, slope = self.objective(B, H[-1], at)
+            return sum(terms.values()), pack(self.gradient(slope.astype(X.dtype), H, at))
+
+        found = minimize(
+            value_and_gradient,
+            pack(layers),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": self.steps},
+        )
+        return unpack(found.x, shapes)
+
     def fit(self, split: Split, **loop: Any) -> Self:
-        """Descend; a step that would raise J is taken back and halved, others grow by a fifth."""
+        """Principal components of the features, then rounds of signs and weights."""
         x = pooled(split.x, system=type(self).__name__)
-        sizes = widths(x.shape[1], self.bits)
+        sizes = widths(min(x.shape[1], self.components), self.bits)
         self.mean_ = x.mean(0)
-        deviation = principal_components(x, sizes[0])[2]
+        std = x.std(0)
+        std = np.where(std > 1e-6 * max(float(std.max()), 1e-12), std, np.float32(1))
+        V, deviation = principal_components(x / std, min(x.shape[1], self.components))[1:]
         # The first layer's outputs have unit variance at the start: neither linear nor flat.
-        self.scale_ = float(np.sqrt(np.square(deviation).mean())) or 1.0
-        X = (x - self.mean_) / np.float32(self.scale_)
+        scale = float(np.sqrt(np.square(deviation[: sizes[0]]).mean())) or 1.0
+        self.P_ = (V / (std[:, None] * scale)).astype(np.float32)
+        X = (x - self.mean_) @ self.P_
         self.prepare(split)
-        layers, step = start(X, sizes, np.random.default_rng(self.seed)), self.step
-        H = forward(X, layers)
-        B = sign(H[-1])
-        terms, slope = self.objective(B, H[-1], layers)
-        self.history_ = [terms]
-        for _ in range(self.iterations):
-            descent = self.gradient(slope, H, layers)
-            pairs = zip(layers, descent, strict=True)
-            trial = [(W - step * dW, c - step * dc) for (W, c), (dW, dc) in pairs]
-            outputs = forward(X, trial)
-            if sum(self.objective(B, outputs[-1], trial)[0].values()) > sum(terms.values()):
-                step /= 2
-                continue
-            layers, H, step = trial, outputs, 1.2 * step
-            B = sign(H[-1])
-            terms, slope = self.objective(B, H[-1], layers)
-            self.history_.append(terms)
+        layers = start(X, sizes, np.random.default_rng(self.seed))
+        H = forward(X, layers)[-1]
+        self.history_ = [self.objective(sign(H), H, layers)[0]]
+        for _ in range(self.rounds):
+            layers = self.descend(X, sign(H), layers)
+            H = forward(X, layers)[-1]
+            self.history_.append(self.objective(sign(H), H, layers)[0])
         for m, (W, c) in enumerate(layers, 1):
             setattr(self, f"W{m}_", W)
             setattr(self, f"c{m}_", c)
@@ -145,7 +179,7 @@ class TanhHash(Method):
         """Top outputs H^M, float32 (n, bits)."""
         layers = self.layers
         x = pooled(x, len(self.mean_), type(self).__name__)
-        H: Descriptors = forward((x - self.mean_) / np.float32(self.scale_), layers)[-1]
+        H: Descriptors = forward((x - self.mean_) @ self.P_, layers)[-1]
         return H
 
     def encode(self, x: NDArray[Any]) -> Codes:
