@@ -109,11 +109,11 @@ class CNNH(DeepMethod):
         members, counts = kind.numpy(), n_kind.double().numpy()
         state = [H, H.T @ H, np.zeros((len(kinds), self.bits))]
         np.add.at(state[2], members, H)
-        values = [reconstruction(*state[1:], S, counts, self.bits)]
+        values = [reconstruction(state[1], state[2], S, counts, self.bits)]
         for _ in range(self.passes):
             before = [a.copy() for a in state]
-            newton_sweep(*state, S, members, rng.permutation(H.size))
-            value = reconstruction(*state[1:], S, counts, self.bits)
+            newton_sweep(state[0], state[1], state[2], S, members, rng.permutation(H.size))
+            value = reconstruction(state[1], state[2], S, counts, self.bits)
             if value >= values[-1]:
                 state, value = before, values[-1]
             values.append(value)
