@@ -20,6 +20,9 @@ class Outputs(SimpleNamespace):
     def __call__(self, x):
         return self.z
 
+    def get_parameter(self, name):
+        return getattr(self, name)
+
 
 def terms(z, labels, w=None, beta=1.0, name="drsch", **params):
     method = create(name, bits=z.shape[1], **params)

@@ -25,7 +25,7 @@ def reconstruction(G: Float64, sums: Float64, S: Float64, counts: Float64, q: in
     return float(np.square(G).sum()) - 2 * q * cross + q**2 * float(counts @ np.square(S) @ counts)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def newton_sweep(
     H: Float64, G: Float64, sums: Float64, S: Float64, kind: NDArray[Any], order: NDArray[Any]
 ) -> None:
