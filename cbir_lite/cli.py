@@ -245,17 +245,17 @@ def table(
 
 def _records(folder: Path, backbone: str) -> pd.DataFrame:
     """The records of one backbone with default settings, by the code as it is now."""
-    from cbir_lite.bench.records import latest, read_records
+    from cbir_lite.bench.records import latest, read_records, usual
     from cbir_lite.bench.run import code_hash
     from cbir_lite.methods import registry
 
     records = read_records(folder)
-    usual = records[(records["backbone"] == backbone) & (records["params"] == "{}")]
+    shown = usual(records[records["backbone"] == backbone])
     known = set(registry.names())
-    current = latest(usual, {m: code_hash(m) for m in set(usual["method"]) & known})
-    if len(current) < len(usual):
+    current = latest(shown, {m: code_hash(m) for m in set(shown["method"]) & known})
+    if len(current) < len(shown):
         typer.echo(
-            f"{len(usual) - len(current)} records of earlier code are left out; "
+            f"{len(shown) - len(current)} records of earlier code are left out; "
             "measure again with `cbir bench`",
             err=True,
         )

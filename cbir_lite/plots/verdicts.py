@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from cbir_lite import survey
-from cbir_lite.bench.compare import Difference
 
 OUTCOMES = ("supported", "contradicted", "mixed", "untestable")
 MIME = "application/vnd.cbir-lite.claim+json"
@@ -79,7 +78,7 @@ def verdict(
     measured: str,
     *,
     measure: str = "",
-    by: Difference | None = None,
+    by: tuple[float, float, float, int] | None = None,
     value: float | None = None,
 ) -> Verdict:
     """The verdict on a claim (id as in :func:`cbir_lite.survey.claims`), with its numbers.
@@ -89,7 +88,8 @@ def verdict(
         outcome: one of :data:`OUTCOMES`.
         measured: what was measured, in words; for an untestable claim, what it would take.
         measure: what the number is, e.g. ``mAP, with minus without the term``.
-        by: the comparison it rests on, e.g. of :func:`cbir_lite.bench.difference`.
+        by: the comparison it rests on: mean, lower and upper end of its interval, and how many
+            it rests on, as :func:`cbir_lite.bench.difference` gives them.
         value: the number, where there is no interval.
 
     Raises ``KeyError`` for an unknown claim and ``ValueError`` for an unknown outcome.
@@ -100,4 +100,4 @@ def verdict(
     survey.claim(claim)
     if by is None:
         return Verdict(claim, outcome, measured, measure, math.nan if value is None else value)
-    return Verdict(claim, outcome, measured, measure, by.mean, by.low, by.high, by.n)
+    return Verdict(claim, outcome, measured, measure, *by)

@@ -6,6 +6,7 @@ import multiprocessing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cbir_lite.bench.records import (
@@ -14,6 +15,7 @@ from cbir_lite.bench.records import (
     latest,
     read_records,
     summary,
+    usual,
     write_records,
 )
 
@@ -108,3 +110,13 @@ def test_two_processes_adding_at_once_lose_nothing(tmp_path: Path) -> None:
     for job in jobs:
         job.join()
     assert len(read_records(path)) == 16
+
+
+def test_the_usual_records_are_those_of_the_systems_own_settings():
+    frame = pd.DataFrame(
+        {
+            "protocol": ["cifar10-59k", "cifar10-59k", "cifar10-official"],
+            "params": ["{}", '{"lr": 0.1}', '{"epochs": 6}'],
+        }
+    )
+    assert usual(frame)["params"].tolist() == ["{}", '{"epochs": 6}']

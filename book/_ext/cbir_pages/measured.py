@@ -9,6 +9,7 @@ import pandas as pd
 
 from cbir_lite import plots, survey
 from cbir_lite.bench import SCALES, read_records
+from cbir_lite.bench.records import usual
 from cbir_lite.bench.run import code_hash
 from cbir_lite.methods import registry
 from cbir_lite.methods.card import Card
@@ -27,7 +28,7 @@ def records(folder: Path) -> pd.DataFrame:
     Where a run was measured with older code too, the record of the present code counts.
     """
     every = read_records(folder) if folder.exists() else read_records()
-    every = every[every["params"] == "{}"] if len(every) else every
+    every = usual(every) if len(every) else every
     if every.empty:
         return every
     backbone = SCALES["full"].backbone

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from cbir_lite.methods.deep import Batch, DeepMethod
+from cbir_lite.methods.deep import Batch, DeepMethod, TrainingData
 from cbir_lite.methods.networks import Standardise
 
 
@@ -81,3 +82,24 @@ class TwoPlayers(DeepMethod):
         answer = self.answer(batch)
         self._descend(sum(answer.values()), self._optimisers[1])
         return {**terms, **{k: float(v.detach()) for k, v in answer.items()}}
+
+
+@dataclass(kw_only=True, eq=False)
+class FewLabels(TwoPlayers):
+    """Two players of whom one learns from few labelled rows, drawn again in every step."""
+
+    supervision = "semi-supervised"
+
+    labelled: int = 64
+
+    def start_fit(self, data: TrainingData) -> None:
+        """Which rows are labelled; raises ``ValueError`` if none is."""
+        assert data.y is not None
+        self._data, self._known = data, data.y.any(1).nonzero().squeeze(1)
+        if not len(self._known):
+            raise ValueError(f"{type(self).__name__}: no training row is labelled; label some")
+
+    def draw_labelled(self) -> TrainingData:
+        """``labelled`` labelled rows of the training set, all different if there are as many."""
+        order = torch.randperm(len(self._known))[: self.labelled]
+        return self._data.rows(self._known[order])

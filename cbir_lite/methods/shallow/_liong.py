@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -80,8 +81,58 @@ def unpack(theta: Float, shapes: list[tuple[int, ...]]) -> Layers:
     return layers
 
 
+def descend(
+    layers: Layers, steps: int, value_and_gradient: Callable[[Layers], tuple[float, Layers]]
+) -> Layers:
+    """Lower an objective of all weights together by some steps of L-BFGS."""
+    shapes = [W.shape for W, _ in layers]
+
+    def of_vector(theta: Float) -> tuple[float, Float]:
+        value, gradient = value_and_gradient(unpack(theta, shapes))
+        return value, pack(gradient)
+
+    found = minimize(
+        of_vector, pack(layers), jac=True, method="L-BFGS-B", options={"maxiter": steps}
+    )
+    return unpack(found.x, shapes)
+
+
 @dataclass(kw_only=True, eq=False)
-class TanhHash(Method):
+class LayeredHash(Method):
+    """Layers on projected features (x - mean_) P_; what ``fit`` learns is kept layer by layer."""
+
+    @staticmethod
+    @abstractmethod
+    def forward(X: Float, layers: Layers) -> list[Float]:
+        """H^0 = X, ..., H^M: outputs (n, units) of every layer."""
+
+    def keep(self, layers: Layers) -> None:
+        """Hold W and c of each layer as learned attributes."""
+        for m, (W, c) in enumerate(layers, 1):
+            setattr(self, f"W{m}_", W)
+            setattr(self, f"c{m}_", c)
+
+    @property
+    def layers(self) -> Layers:
+        """W^m (out, in) and c^m (out,) of the three layers."""
+        self._require_fit()
+        return [(getattr(self, f"W{m}_"), getattr(self, f"c{m}_")) for m in (1, 2, 3)]
+
+    def embed(self, x: NDArray[Any]) -> Descriptors:
+        """Top outputs H^M, float32 (n, bits)."""
+        layers = self.layers
+        x = pooled(x, len(self.mean_), type(self).__name__)
+        H: Descriptors = self.forward((x - self.mean_) @ self.P_, layers)[-1]
+        return H
+
+    def encode(self, x: NDArray[Any]) -> Codes:
+        """sgn(H^M), int8 (n, bits)."""
+        codes: Codes = sign(self.embed(x))
+        return codes
+
+
+@dataclass(kw_only=True, eq=False)
+class TanhHash(LayeredHash):
     """Signs B and the weights of J1 - lam1 J2 + lam2 J3 + lam3 J4 in turn, on all rows at once.
 
     J1 and J2 are means over rows (or pairs). ``history_`` holds the terms at the start and after
@@ -94,6 +145,8 @@ class TanhHash(Method):
     rounds: int = 10
     steps: int = 10
     components: int = 256
+
+    forward = staticmethod(forward)
 
     def prepare(self, split: Split) -> None:
         """Before the descent: what J2 needs of the split."""
@@ -125,25 +178,6 @@ class TanhHash(Method):
             slope = delta @ W
         return found[::-1]
 
-    def descend(self, X: Float, B: Float, layers: Layers) -> Layers:
-        """Lower J in all weights by L-BFGS with the signs fixed."""
-        shapes = [W.shape for W, _ in layers]
-
-        def value_and_gradient(theta: Float) -> tuple[float, Float]:
-            at = unpack(theta, shapes)
-            H = forward(X, at)
-            terms, slope = self.objective(B, H[-1], at)
-            return sum(terms.values()), pack(self.gradient(slope.astype(X.dtype), H, at))
-
-        found = minimize(
-            value_and_gradient,
-            pack(layers),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": self.steps},
-        )
-        return unpack(found.x, shapes)
-
     def fit(self, split: Split, **loop: Any) -> Self:
         """Principal components of the features, then rounds of signs and weights."""
         x = pooled(split.x, system=type(self).__name__)
@@ -161,28 +195,15 @@ class TanhHash(Method):
         H = forward(X, layers)[-1]
         self.history_ = [self.objective(sign(H), H, layers)[0]]
         for _ in range(self.rounds):
-            layers = self.descend(X, sign(H), layers)
+            B = sign(H)
+
+            def value_and_gradient(at: Layers, B: Float = B) -> tuple[float, Layers]:
+                H = forward(X, at)
+                terms, slope = self.objective(B, H[-1], at)
+                return sum(terms.values()), self.gradient(slope.astype(X.dtype), H, at)
+
+            layers = descend(layers, self.steps, value_and_gradient)
             H = forward(X, layers)[-1]
             self.history_.append(self.objective(sign(H), H, layers)[0])
-        for m, (W, c) in enumerate(layers, 1):
-            setattr(self, f"W{m}_", W)
-            setattr(self, f"c{m}_", c)
+        self.keep(layers)
         return self
-
-    @property
-    def layers(self) -> Layers:
-        """W^m (out, in) and c^m (out,) of the three layers."""
-        self._require_fit()
-        return [(getattr(self, f"W{m}_"), getattr(self, f"c{m}_")) for m in (1, 2, 3)]
-
-    def embed(self, x: NDArray[Any]) -> Descriptors:
-        """Top outputs H^M, float32 (n, bits)."""
-        layers = self.layers
-        x = pooled(x, len(self.mean_), type(self).__name__)
-        H: Descriptors = forward((x - self.mean_) @ self.P_, layers)[-1]
-        return H
-
-    def encode(self, x: NDArray[Any]) -> Codes:
-        """sgn(H^M), int8 (n, bits)."""
-        codes: Codes = sign(self.embed(x))
-        return codes

@@ -92,7 +92,9 @@ class DRSCH(DeepMethod):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Hinge averaged over valid triplets, Laplacian term averaged over pairs."""
-        r = self.network_.get_parameter("w") * torch.tanh(self.memory_["beta"] * self.network_(batch.x))
+        r = self.network_.get_parameter("w") * torch.tanh(
+            self.memory_["beta"] * self.network_(batch.x)
+        )
         s = batch.similarity
         d = squared_distances(r)
         a = torch.where(s > 0, 1.0, BETWEEN_CLASSES)
@@ -105,5 +107,7 @@ class DRSCH(DeepMethod):
     def outputs(self, x: Tensor | NDArray[Any], batch_size: int = 2048) -> Tensor:
         """z (n, bits); of a scalable code the most significant bits, these first."""
         z = super().outputs(x, batch_size)
-        order = self.network_.get_parameter("w").detach().abs().argsort(descending=True, stable=True)
+        order = (
+            self.network_.get_parameter("w").detach().abs().argsort(descending=True, stable=True)
+        )
         return z[:, order[: self.bits]] if self.scalable else z
