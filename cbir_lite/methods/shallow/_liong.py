@@ -121,8 +121,10 @@ class LayeredHash(Method):
     def embed(self, x: NDArray[Any]) -> Descriptors:
         """Top outputs H^M, float32 (n, bits)."""
         layers = self.layers
-        x = pooled(x, len(self.mean_), type(self).__name__)
-        H: Descriptors = self.forward((x - self.mean_) @ self.P_, layers)[-1]
+        mean: Float = vars(self)["mean_"]
+        projection: Float = vars(self)["P_"]
+        x = pooled(x, len(mean), type(self).__name__)
+        H: Descriptors = self.forward((x - mean) @ projection, layers)[-1]
         return H
 
     def encode(self, x: NDArray[Any]) -> Codes:
