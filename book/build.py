@@ -142,8 +142,10 @@ def run_chapter(source: Path, scale: str) -> float:
 
 def run_chapters(scale: str, workers: int = 2) -> dict[str, float]:
     """Execute all chapters, ``workers`` at a time; every failure is reported before raising."""
+    # One thread a chapter: the chapters themselves fill the cores. Numba's setting would also reach
+    # PyTorch where both use one OpenMP, so the two must agree.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
     seconds: dict[str, float] = {}
     failed: list[str] = []
     bar = Progress(

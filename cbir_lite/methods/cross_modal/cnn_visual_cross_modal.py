@@ -63,7 +63,8 @@ class DeepSemanticMatching(TwoTowerMethod):
         assert batch.other is not None
         target = batch.labels / batch.labels.sum(1, keepdim=True).clamp_min(1)
         towers = self.network_
-        assert isinstance(towers.image, Posterior) and isinstance(towers.other, Posterior)
+        assert isinstance(towers.image, Posterior)
+        assert isinstance(towers.other, Posterior)
         return {
             "image": F.cross_entropy(towers.image.logits(batch.x), target),
             "text": F.cross_entropy(towers.other.logits(batch.other), target),

@@ -65,7 +65,8 @@ class CorrAE(TwoTowerMethod):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Reconstruction of both modalities, and distance of the codes of a pair."""
         image, other = self.network_.image, self.network_.other
-        assert isinstance(image, AutoencoderTower) and isinstance(other, AutoencoderTower)
+        assert isinstance(image, AutoencoderTower)
+        assert isinstance(other, AutoencoderTower)
         assert batch.other is not None
         h_x, h_t = image(batch.x), other(batch.other)
         rebuilt = image.reconstruction(batch.x, h_x) + other.reconstruction(batch.other, h_t)
