@@ -6,6 +6,7 @@ from cbir_lite.datasets.folder import list_images, load_folder
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, read_image
 from cbir_lite.datasets.labels import as_multi_hot
 from cbir_lite.datasets.loaders import load
+from cbir_lite.datasets.multilabel_tasks import drawn_protocol
 from cbir_lite.datasets.protocol_files import (
     Protocol,
     protocol,
@@ -27,6 +28,7 @@ __all__ = [
     "Split",
     "as_multi_hot",
     "compose_scenes",
+    "drawn_protocol",
     "emoji_protocol",
     "labelled_mask",
     "list_images",

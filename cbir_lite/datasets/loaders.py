@@ -27,6 +27,7 @@ from cbir_lite.datasets.emoji import load_emoji
 from cbir_lite.datasets.folder import load_folder
 from cbir_lite.datasets.formats import READERS, Parts
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, array_hash
+from cbir_lite.datasets.multilabel_sets import BROUGHT, load_brought
 from cbir_lite.datasets.specs import SPECS, Spec
 
 _DIGITS_SHA256 = "b41ca9fd335466eee997366c2e6f6bbe0a1b4582afe091fc4eba35f4a254182f"
@@ -48,8 +49,10 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
         name: ``"cifar10"`` (60000 images: 0..49999 the training batches in their published order,
             50000..59999 the test batch), ``"mnist"`` and ``"fashion_mnist"`` (training 60000,
             then test 10000), ``"digits"`` (1797 images 8x8x1 from scikit-learn), ``"emoji"``,
-            ``"emoji:concept"`` or ``"emoji:word"`` (see :mod:`cbir_lite.datasets.emoji`), or
-            ``"folder:PATH"`` (see :func:`cbir_lite.datasets.folder.load_folder`).
+            ``"emoji:concept"`` or ``"emoji:word"`` (see :mod:`cbir_lite.datasets.emoji`),
+            ``"nus_wide"``, ``"coco"``, ``"imagenet"`` or ``"imagenet:100"`` (see
+            :mod:`cbir_lite.datasets.multilabel_sets`), or ``"folder:PATH"`` (see
+            :func:`cbir_lite.datasets.folder.load_folder`).
         root: a folder that already holds the published files, as torchvision keeps them.
         spec: description to use instead of the built-in one of that name.
 
@@ -67,9 +70,11 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
         return _digits()
     if name.split(":")[0] == "emoji" and spec is None:
         return load_emoji(root).image_set(name.partition(":")[2] or "group")
+    if name.split(":")[0] in BROUGHT and spec is None:
+        return load_brought(name, Path(root) if root else cache_dir() / name.split(":")[0])
     spec = spec or SPECS.get(name)
     if spec is None:
-        known = ", ".join([*SPECS, "digits", "emoji", "folder:PATH"])
+        known = ", ".join([*SPECS, "digits", "emoji", *BROUGHT, "folder:PATH"])
         raise ValueError(f"unknown image set {name!r}; known: {known}")
     folder = cache_dir() / spec.name
     if not _filled(folder, spec):
