@@ -163,12 +163,13 @@ class RBA(Method):
 
     def _move(self, x: NDArray[Any], B: Float, *weights: Any) -> Float:
         """The step of the aggregated vectors, (n, d)."""
-        *weights, lam = weights
-        single = [w.astype(np.float32) for w in weights]
+        *arrays, lam = weights
+        single = [w.astype(np.float32) for w in arrays]
         X = np.empty((len(x), x.shape[-1]))
         for a in range(0, len(x), _BLOCK):
             V, b = local_descriptors(x[a : a + _BLOCK]), B[a : a + _BLOCK].astype(np.float32)
-            X[a : a + _BLOCK] = phi_step(V, b, *single, lam, self.gamma, self.mu)
+            step = phi_step(V, b, *single, lam, self.gamma, self.mu)  # type: ignore[call-arg]
+            X[a : a + _BLOCK] = step
         return X
 
     def _start(self, X: Float) -> Float:

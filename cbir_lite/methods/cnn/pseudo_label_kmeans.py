@@ -32,8 +32,9 @@ class PseudoLabelKMeans(DeepMethod):
         +\frac\lambda K\,\mathrm{mean}_i\|h_i-\mathrm{sgn}(h_i)\|^2,
         \quad h=\tanh(z),\ c=\text{k-means}(\phi(X))
     :shapes: x (n, d); W (clusters, bits); h (n, bits); codes int8 (n, bits)
-    :defaults: 20 clusters and lam = 0.1, chosen on a held-out part of the training images (the
-        paper's values were not available); k-means on features that are centred and of unit length
+    :defaults: 20 clusters (of 10 and 100, the fewer did better on a held-out part of the training
+        images; the number should not have to equal that of the classes), lam = 0.1; the
+        paper's values were not available; k-means on features that are centred and of unit length
     :departures: the CNN trained end to end is replaced by a hidden layer on frozen features, whose
         clusters are the labels; Adam with cosine decay instead of SGD
     :fidelity: simplified

@@ -123,8 +123,7 @@ class SADH(PseudoSupervised):
         = 1e-2, rho_3 = rho_4 = 1e-3 for 50,000 images and in inverse proportion for other numbers,
         at most 50 iterations of 20 evaluations, random start in every round, 3 rounds (public code)
     :departures: VGG is replaced by a hidden layer on frozen features; the first graph is that of
-        the
-        features; graphs are built on centred rows of unit length, where the public code only
+        the features; graphs are built on centred rows of unit length, where the public code only
         centres; multipliers start at zero, where it draws them; Adam with cosine decay instead of
         SGD
     :fidelity: simplified

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from cbir_lite.methods.deep import Batch, DeepMethod, shares_label
 from cbir_lite.methods.networks import HashNetwork
+from cbir_lite.methods.triplet._triplets import squared_distances
 
 NEIGHBOURS = 8 / 128
 """Share of a batch that are an image's neighbours: the k nearest, itself among them."""
@@ -87,8 +88,7 @@ class SSDHSemi(DeepMethod):
         z, scores = net.both(batch.x)
         h, y = torch.sigmoid(z), batch.labels
         known = y.sum(1) > 0
-        squares = h.square().sum(1)
-        d2 = (squares[:, None] + squares - 2 * h @ h.T).clamp_min(0)
+        d2 = squared_distances(h)
         apart = (self.m - d2.clamp_min(1e-8).sqrt()).clamp_min(0).square()
         entropy = F.binary_cross_entropy_with_logits(scores, y, reduction="none").sum(1)
         similar, dissimilar = self.pseudo_pairs(scores.detach(), y)

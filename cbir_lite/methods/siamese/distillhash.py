@@ -74,10 +74,9 @@ class DistillHash(PseudoSupervised):
     :survey: Sections III.7, IV-B; Tables II, III
     :cite: yang2019distillhash
     :source: the paper's abstract, and a later survey of deep hashing (neighbours' labels,
-        likelihood
-        of distilled pairs, tanh); the thresholds are those of the theory of bounded label
-        noise that the abstract appeals to, the first labels those of the first author's earlier
-        SSDH
+        likelihood of distilled pairs, tanh); the thresholds are those of the theory of bounded
+        label noise that the abstract appeals to, the first labels those of the first author's
+        earlier SSDH
     :objective: \min\ -\sum_{(i,j):\,s_{ij}\ne0}\log\sigma(s_{ij}\Theta_{ij}),
         \quad\Theta_{ij}=\tfrac12h_i^\top h_j,\ h=\tanh(z),\quad s_{ij}=\begin{cases}
         1&\eta_{ij}>\tfrac12(1+\rho)\\-1&\eta_{ij}<\tfrac12(1-\rho)\\0&\text{else}\end{cases},

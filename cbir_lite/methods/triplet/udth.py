@@ -54,8 +54,7 @@ class UDTH(PseudoSupervised):
     :shapes: x (n, d); h (n, bits); dec(h) (n, d) rebuilds standardised features; codes int8
         (n, bits)
     :defaults: 10 neighbours, negatives beyond the nearest 0.3 of the training rows, m = bits / 4,
-        beta = 1, lam = 0.1, chosen on a held-out part of the training images (the paper's values
-        were not available)
+        beta = 1, lam = 0.1; the paper's values were not available, and these are not tuned
     :departures: the features are those of this package's backbones, centred and of unit length for
         the neighbours; the decoder is linear; triplets are formed within batches, with one
         positive and all negatives of each anchor; Adam with cosine decay instead of SGD
