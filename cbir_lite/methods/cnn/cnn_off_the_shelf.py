@@ -96,8 +96,8 @@ class CNNOffTheShelf(NeuralCodes):
         pooled = self.parts(x)
         f = super().embed(pooled.reshape(-1, pooled.shape[-1]))
         norms = np.linalg.norm(f, axis=1, keepdims=True)
-        f = f / np.where(norms > 0, norms, 1)
-        return f.reshape(len(x), -1)
+        unit: Descriptors = (f / np.where(norms > 0, norms, 1)).astype(np.float32)
+        return unit.reshape(len(x), -1)
 
     def distance(self, queries: NDArray[Any], database: NDArray[Any]) -> NDArray[np.float32]:
         """Mean distance of the query's parts to the nearest part, (n_queries, n_database)."""

@@ -57,8 +57,8 @@ def real_triplets(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     query = ((positive.sum(1) > 0) & (negative.sum(1) > 0)).nonzero().squeeze(1)
     if not len(query):
         return query, query, query
-    drawn = (torch.multinomial(m[query], 1).squeeze(1) for m in (positive, negative))
-    return query, *drawn
+    like, unlike = (torch.multinomial(m[query], 1).squeeze(1) for m in (positive, negative))
+    return query, like, unlike
 
 
 @dataclass(kw_only=True, eq=False)

@@ -55,8 +55,8 @@ class DeepRanking(MetricLearner):
     Labels say which images are alike, not how much. A relevance of pairs, here the cosine of the
     frozen features within a class, guides the choice of triplets: queries and positives are drawn
     the more often the more relevant they are, and some negatives come from the query's own class
-    when they are clearly less relevant than the positive. A hinge on squared distances then asks the
-    embedding for the order of each triplet.
+    when they are clearly less relevant than the positive. A hinge on squared distances then asks
+    the embedding for the order of each triplet.
 
     Real-valued: ``bits`` is the number of dimensions, each a float32.
 
