@@ -46,7 +46,7 @@ def test_terms_are_those_of_explicit_triplets_and_rows(small):
     hinges = []
     for a, b, c in itertools.permutations(rows, 3):
         if any(y[a] & y[b]) and not any(y[a] & y[c]):
-            hinges.append(max(0, 1 + sum((h[a] - h[b]) ** 2) - sum((h[a] - h[c]) ** 2)))
+            hinges.append(max(0, method.margin + sum((h[a] - h[b]) ** 2) - sum((h[a] - h[c]) ** 2)))
     entropies = []
     for i in rows:
         log_sum = math.log(sum(math.exp(t) for t in p[i]))

@@ -57,13 +57,15 @@ class QaDWH(DeepMethod):
     :cite: zhang2018qadwh
     :source: the paper's abstract and the authors' public code (layers, class-wise product and its
         average over several labels, start of the weights, sigmoid codes, margin, softmax branch)
-    :objective: \min\ \mathrm{mean}_{(a,p,n)}\max\big(0,\ 1+\|\hat h_a-\hat h_p\|_2^2
+    :objective: \min\ \mathrm{mean}_{(a,p,n)}\max\big(0,\ m+\|\hat h_a-\hat h_p\|_2^2
         -\|\hat h_a-\hat h_n\|_2^2\big)+\mathrm{mean}_i\,\mathrm{CE}(y_i,p_i),\quad
         \hat h_i=w_{y_i}\odot\sigma(z_i);\quad
         d(q,b)=\textstyle\sum_kw_k(q)\,[q_k\ne b_k],\ w(q)=\sum_cp_c(q)\,w_c
     :shapes: x (n, d), labels (n, C); z (n, bits), W (C, bits); database int8 (n, bits), queries
         float32 (n, bits): the code times its weights
-    :defaults: margin = 1, weights start at 1 with deviation 0.1 (public code)
+    :defaults: m = bits / 4, chosen on a held-out part of the training images: with the public
+        code's m = 1 few distinct codes are left, because triplets are in order long before any bit
+        crosses its threshold; weights start at 1 with deviation 0.1 (public code)
     :departures: all triplets of a batch instead of a list drawn in advance; softmax against shares
         of the labels where there are several; weights below zero count as zero in a
         distance; VGG-19 trained end to end is replaced by a hidden layer on frozen features; Adam
@@ -73,7 +75,12 @@ class QaDWH(DeepMethod):
 
     descriptor: ClassVar[str] = "quantization"
 
-    margin: float = 1.0
+    margin_per_bit: float = 0.25
+
+    @property
+    def margin(self) -> float:
+        """The margin, which grows with the code length."""
+        return self.margin_per_bit * self.bits
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """Trunk, hash layer, classifier and class-wise weights."""
