@@ -7,7 +7,9 @@ outputs and writes ``book/results/claims.csv``.
 from __future__ import annotations
 
 import argparse
+import html
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,10 @@ import pandas as pd
 from book.build import ROOT, notebooks, prepare, run_chapters, stage_dir
 from cbir_lite import survey
 from cbir_lite._cache import atomic_write
-from cbir_lite.plots.verdicts import MIME
+from cbir_lite.plots.verdicts import DATA
 
 FILE = ROOT / "book" / "results" / "claims.csv"
+_BADGE = re.compile(rf'{DATA}="([^"]*)"')
 COLUMNS = (
     "claim", "section", "chapter", "verdict", "measure", "value", "low", "high", "n", "note",
     "scale",
@@ -32,9 +35,8 @@ def verdicts(notebook: Any) -> list[dict[str, Any]]:
     found = []
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            row = output.get("data", {}).get(MIME)
-            if row is not None:
-                found.append(json.loads(row) if isinstance(row, str) else dict(row))
+            text = "".join(output.get("data", {}).get("text/html", ""))
+            found += [json.loads(html.unescape(row)) for row in _BADGE.findall(text)]
     return found
 
 

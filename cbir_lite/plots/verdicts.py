@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from cbir_lite import survey
 
 OUTCOMES = ("supported", "contradicted", "mixed", "untestable")
-MIME = "application/vnd.cbir-lite.claim+json"
-"""Under this type a notebook's output carries the verdict as data; pages do not show it."""
+DATA = "data-claim"
+"""The attribute of a badge that holds the verdict as JSON, for who gathers verdicts."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,11 @@ class Verdict:
     def _repr_html_(self) -> str:
         e = html.escape
         return (
-            f'<p class="verdict verdict-{self.outcome}"><strong>{e(self.claim)}</strong> '
+            f'<p class="verdict verdict-{self.outcome}" {DATA}="{e(json.dumps(self.row()))}">'
+            f"<strong>{e(self.claim)}</strong> "
             f'<span class="badge badge-{self.outcome}">{self.outcome}</span> '
             f"{e(self.text)} <em>{e(self.measured)}</em></p>"
         )
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        return {"text/plain": str(self), "text/html": self._repr_html_(), MIME: self.row()}
 
 
 def verdict(

@@ -1,11 +1,15 @@
 """Verdicts: in words and as a badge, on claims that exist."""
 
+import html
+import json
+import re
+
 import pytest
 
 from cbir_lite import survey
 from cbir_lite.bench.compare import Difference
 from cbir_lite.plots import verdict
-from cbir_lite.plots.verdicts import MIME
+from cbir_lite.plots.verdicts import DATA
 
 
 def test_a_verdict_names_claim_outcome_and_number():
@@ -31,9 +35,8 @@ def test_a_verdict_is_data_too():
     claim = next(iter(survey.claims()))
     d = Difference(0.25, 0.2, 0.3, 40)
     shown = verdict(claim, "supported", "by +0.25", measure="mAP difference", by=d)
-    bundle = shown._repr_mimebundle_()
-    assert bundle["text/html"] == shown._repr_html_()
-    assert bundle[MIME] == {
+    held = re.search(rf'{DATA}="([^"]*)"', shown._repr_html_())
+    assert json.loads(html.unescape(held[1])) == {
         "claim": claim,
         "section": survey.claim(claim).section,
         "verdict": "supported",

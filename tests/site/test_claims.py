@@ -18,7 +18,7 @@ IDS = list(survey.claims())
 def chapter(folder: Path, name: str, *said: object) -> Path:
     """An executed notebook whose cells displayed these verdicts."""
     outputs = [
-        nbformat.v4.new_output("display_data", v._repr_mimebundle_())  # type: ignore[attr-defined]
+        nbformat.v4.new_output("display_data", {"text/html": v._repr_html_()})  # type: ignore[attr-defined]
         for v in said
     ]
     other = nbformat.v4.new_output("stream", text="nothing to see")

@@ -50,7 +50,7 @@ class SeriesExpansionHash(DeepMethod):
         \ \Theta_{ij}=\tfrac12f_i^\top f_j,\ f=\tanh(z);\quad
         B\leftarrow\mathrm{sgn}\big(\partial^2L\circ f-\partial L\big)
     :shapes: x (n, d), labels (n, C); f and B (n, K) with K = bits; codes sgn(z), int8 (n, bits)
-    :defaults: lambda_t rises linearly from 0 to LAST in the last epoch
+    :defaults: lambda_t rises linearly from 0 to 1 in the last epoch
     :departures: pair likelihood, order two of the series with the diagonal of the Hessian,
         codes for the batch, coefficients held fixed in the network's step, and the schedule are
         this implementation's: the paper's formulas were not available. Its CNN is replaced by a

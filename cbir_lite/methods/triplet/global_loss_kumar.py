@@ -40,10 +40,9 @@ class GlobalLoss(MetricLearner):
     :shapes: x (n, d), labels (n, C); f float32 (n, bits)
     :defaults: lambda = 0.8 and t = 0.4 (public code); gamma = 1 and m = 0.1, chosen here
     :departures: the convolutional network for patches is replaced by a hidden layer on frozen
-        features (or a small conv net on images), and the classes of images take the place of
-        patches
-        of one scene point; all pairs and triplets of a batch instead of those drawn beforehand;
-        Adam with cosine decay instead of SGD
+        features (or a small conv net on images), and images of a class take the place of patches of
+        one scene point; all pairs and triplets of a batch instead of those drawn beforehand; Adam
+        with cosine decay instead of SGD
     :fidelity: simplified
     """
 
