@@ -34,7 +34,7 @@ types: env  ## mypy
 	$(BIN)/mypy
 
 unit: env  ## unit tests with line coverage
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not notebooks and not site and not wheel' --cov --cov-fail-under=90
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not notebooks and not site and not wheel' --cov --cov-fail-under=90
 
 notebooks: env  ## every chapter with papermill at SCALE=smoke
 	$(BIN)/python -m pytest -m notebooks

@@ -44,18 +44,16 @@ class PiecewiseCE(MetricLearner):
     :survey: Sections VII-G, VIII-A
     :cite: zeng2020pce
     :source: the survey's sentences, the paper's abstract (a variant of cross entropy, beside a
-        layer
-        that normalises and scales) and one sentence of a later survey (the confidence of the model
-        is reduced); no formula was found, so the second piece is chosen here
+        layer that normalises and scales) and one sentence of a later survey (the confidence of the
+        model is reduced); no formula was found, so the second piece is chosen here
     :objective: \min\ \sum_i\ell(p_i),\quad \ell(p)=-\log p\text{ if }p\le\tau,
         \quad -\log\tau-\frac{p-\tau}{\tau}+\frac{(p-\tau)^2}{2\tau(1-\tau)}\text{ if }p>\tau,
         \quad p_i=\sum_{c\in y_i}\mathrm{softmax}_c(Wsf_i)
     :shapes: x (n, d), labels (n, C); f float32 (n, bits), of length one
     :defaults: tau = 0.5 and a length s = 10, chosen here
     :departures: form and threshold of the second piece are not the paper's, which was not
-        available;
-        the probability of any of an image's labels where it has several; ResNet-50 trained end to
-        end is replaced by a hidden layer on frozen features; Adam with cosine decay
+        available; the probability of any of an image's labels where it has several; the network
+        trained end to end is replaced by a hidden layer on frozen features; Adam with cosine decay
     :fidelity: sketch
     """
 
