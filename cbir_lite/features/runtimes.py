@@ -61,7 +61,7 @@ def torch_runtime(spec: BackboneSpec, maps: bool) -> Runtime:
 
     def run(batch: Batch) -> Features:
         with torch.inference_mode():
-            pooled, spatial = network(torch.from_numpy(np.ascontiguousarray(batch)))
+            pooled, spatial = network(torch.from_numpy(np.require(batch, requirements=["C", "W"])))
         return pooled.numpy(), spatial.numpy() if maps else None
 
     return run
