@@ -113,8 +113,9 @@ class WuSDA2013(DeepMethod):
 
     :survey: Sections III.1 (2011-2013), V-B
     :cite: wu2013omdsl
-    :source: the survey's sentences and the paper's title and abstract; its passive-aggressive step
-        and its multiplicative weights as in the online learning work it builds on
+    :source: the survey's sentences and the abstract of the authors' journal paper on the linear
+        version (two levels of online learning); the passive-aggressive step and the
+        multiplicative weights are the standard ones of that field
     :objective: \min\ \sum_{(q,p,n)}\sum_m\max\big(0,1-S_m(q,p)+S_m(q,n)\big),\quad
         S=\sum_m\theta_mS_m,\ S_m(q,p)=h_m(q)^\top W_mh_m(p),\
         \theta_m\leftarrow\theta_m\rho^{\,\mathbb 1[S_m(q,p)\le S_m(q,n)]}

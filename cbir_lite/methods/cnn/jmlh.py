@@ -32,16 +32,16 @@ class JMLH(LatentLayer):
 
     :survey: Section III.7
     :cite: shen2019jmlh
-    :source: the first author's public TensorFlow code (both terms, the weight 0.2, the straight
-        through layer) and the survey
+    :source: a public TensorFlow implementation whose author could not be made out (both terms, the
+        weight 0.2, the straight-through layer), and the survey's row
     :objective: \min\ -\mathrm{mean}_i\,\mathbb{E}_{b\sim q(b|x_i)}\log p(y_i|b)
         +\lambda\,\mathrm{mean}_i\,\mathrm{KL}\big(q(b|x_i)\,\|\,p(b)\big),\quad
         q(b|x)=\prod_k\mathrm{Bernoulli}(\sigma(z_k)),\ p(b)=2^{-K},\
         p(y|b)=\mathrm{softmax}(Wb+c)
     :shapes: x (n, d), labels (n, C); z (n, bits), b in {0, 1}; codes int8 (n, bits), z >= 0
     :defaults: lambda = 0.2 (public code)
-    :departures: the public code thresholds at one half where the paper samples; here bits are
-        sampled in training. The convolutional network is replaced by a hidden layer on frozen
+    :departures: the implementation looked at thresholds at one half; here bits are sampled in
+        training, as the expectation asks. The convolutional network is replaced by a hidden layer on frozen
         features; images with several labels get one logistic likelihood a class
     :fidelity: simplified
     """

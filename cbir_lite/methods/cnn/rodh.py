@@ -56,7 +56,7 @@ class RODH(LatentLayer):
         \frac{H_{d-1}^++\frac12(1+h_d^+)}{H_{d-1}+\frac12(1+h_d)}
     :shapes: x (n, d), labels (n, C); z and b (n, K) with K = bits, W (C, K); h and H (n, K + 3)
         are the relaxed counts at and up to a distance, h+ and H+ those of relevant images; codes b
-    :defaults: lambda = LAMBDA
+    :defaults: lambda = 1
     :departures: the ranking term, its relaxation by a histogram of distances that
         counts ties, and the straight-through gradient are this implementation's; the paper's CNN is
         replaced by a hidden layer on frozen features; images with several labels are classified by
