@@ -6,6 +6,7 @@ Imports the survey's data, Matplotlib, NumPy and pandas; no torch.
 from cbir_lite.plots.agreement import agreement
 from cbir_lite.plots.curves import map_by_bits, pr_curve, precision_at_k
 from cbir_lite.plots.grids import describe_grid, retrieval_grid
+from cbir_lite.plots.heatmap import facet_counts, facet_heatmap
 from cbir_lite.plots.style import OKABE_ITO, PAGE_WIDTH, use
 from cbir_lite.plots.tables import reported_measured, to_html
 from cbir_lite.plots.timeline import timeline
@@ -18,6 +19,8 @@ __all__ = [
     "Verdict",
     "agreement",
     "describe_grid",
+    "facet_counts",
+    "facet_heatmap",
     "map_by_bits",
     "pr_curve",
     "precision_at_k",
