@@ -100,3 +100,19 @@ class Adversarial(TwoTowerMethod):
         terms["confusion"] = -self.confusion * judgement(judge, *self.judged(batch))
         self._descend(sum(terms.values()), self._optimisers[0])
         return {k: float(v.detach()) for k, v in terms.items()} | {"judge": float(judged.detach())}
+
+
+def two_way_triplet(distance: Tensor, s: Tensor, margin: float, anchors: int) -> Tensor:
+    """:func:`cross_triplet` of distances (n, n) with the images, then the others as anchors.
+
+    The first ``anchors`` rows and columns are anchors: rows of a batch are in random order.
+    """
+    few = slice(0, anchors)
+    return cross_triplet(distance[few], s[few], margin) + cross_triplet(
+        distance.T[few], s.T[few], margin
+    )
+
+
+def cosine_distance(a: Tensor, b: Tensor) -> Tensor:
+    """One minus the cosine of every row of a (n, d) with every row of b (m, d)."""
+    return 1 - F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
