@@ -195,10 +195,16 @@ def learn_codebook(maps: Maps, words: int, seed: int = 0, sample: int = 20000) -
     )
 
 
+def nearest_words(maps: Maps, words: Tensor) -> Tensor:
+    """The nearest word of every place, int64 (n, h, w): an assignment map."""
+    x = _tensor(maps)
+    nearest = torch.cdist(x.flatten(1, 2), words[None].expand(len(x), -1, -1)).argmin(2)
+    return nearest.view(x.shape[:3])
+
+
 def bag_of_words(maps: Maps, book: Codebook) -> Tensor:
     """Counts of the nearest words of local vectors (n, K) (Mohedano et al. 2016, [187])."""
-    x = _tensor(maps).flatten(1, 2)
-    nearest = torch.cdist(x, book.words[None].expand(len(x), -1, -1)).argmin(2)
+    nearest = nearest_words(maps, book.words).flatten(1)
     return F.one_hot(nearest, len(book.words)).sum(1).float()
 
 
@@ -263,3 +269,133 @@ def expand_queries(queries: Tensor, database: Tensor, k: int = 5, alpha: float =
     cosine, nearest = (queries @ database.T).topk(min(k, len(database)), dim=1)
     weight = cosine.clamp_min(0).pow(alpha)
     return l2n(queries + torch.einsum("qk,qkd->qd", weight, database[nearest]))
+
+
+def principal_whitening(x: Tensor, dimensions: int, power: float = 1.0) -> Whitening:
+    """Principal components of rows (n, d), each divided by its deviation to ``power``.
+
+    With power 1 the components are whitened as by :func:`learn_whitening`, with 0 they are only
+    projected. The smaller of covariance and Gram matrix is decomposed. Directions in which the rows
+    do not vary give zeros. Raises ``ValueError`` when there are fewer than ``dimensions`` columns.
+    """
+    n, d = x.shape
+    if dimensions > d:
+        raise ValueError(
+            f"bits={dimensions} exceeds the {d} dimensions of the descriptor: use fewer bits"
+        )
+    mean = x.mean(0)
+    centred = x - mean
+    side = centred.T @ centred if d <= n else centred @ centred.T
+    square, vectors = torch.linalg.eigh(side.double())
+    square, vectors = square.flip(0)[:dimensions], vectors.flip(1)[:, :dimensions]
+    varies = square > 1e-6 * square[0].clamp_min(1e-30)
+    directions = vectors if d <= n else centred.T.double() @ vectors
+    directions = directions / directions.norm(dim=0).clamp_min(1e-12) * varies
+    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+    directions = directions * torch.where(largest < 0, -1.0, 1.0)
+    deviation = (square.clamp_min(0) / max(1, n - 1)).sqrt()
+    scale = torch.where(varies, deviation, torch.ones_like(deviation)).pow(-power)
+    projection = (directions * scale).to(x.dtype)
+    if dimensions > projection.shape[1]:
+        projection = F.pad(projection, (0, dimensions - projection.shape[1]))
+    return Whitening(mean, projection)
+
+
+def sum_mask(maps: Maps) -> Tensor:
+    """Places (n, h, w) whose sum of channels is not below the image's median (Hoang 2017)."""
+    total = _tensor(maps).sum(3)
+    return total >= total.flatten(1).quantile(0.5, dim=1)[:, None, None]
+
+
+def max_mask(maps: Maps) -> Tensor:
+    """Places (n, h, w) at which some channel that fires has its maximum (Hoang 2017)."""
+    x = _tensor(maps)
+    n, h, w, _ = x.shape
+    top, place = x.flatten(1, 2).max(1)
+    hits = torch.zeros(n, h * w).scatter_add_(1, place, (top > 0).float())
+    return (hits > 0).view(n, h, w)
+
+
+def cooccurrence(maps: Maps, radius: int = 1) -> Tensor:
+    """How strongly other channels fire around each activation (n, h, w, d) (Forcen 2020).
+
+    Only activations above the image's mean count. Channel k at a place sees the sum of the other
+    channels over the (2 radius + 1) by (2 radius + 1) window around it.
+    """
+    x = _tensor(maps)
+    strong = torch.where(x > x.mean(dim=(1, 2, 3), keepdim=True), x, torch.zeros_like(x))
+    size = 2 * radius + 1
+    planes = strong.permute(0, 3, 1, 2)
+    near = F.avg_pool2d(planes, size, 1, radius, count_include_pad=True) * size**2
+    others = near.sum(1, keepdim=True) - near
+    return (others * (planes > 0)).permute(0, 2, 3, 1)
+
+
+def gaussian_around(maps: Maps, mask: Tensor) -> Tensor:
+    """Weights (n, h, w) of a Gaussian around the centre of mass of a mask (Zhu 2019).
+
+    The centre is the mean place inside the mask, weighed by the sum of channels; the spread along
+    each axis is a third of the map, as with the fixed centre prior of :func:`spoc`.
+    """
+    total = _tensor(maps).sum(3) * mask
+    h, w = total.shape[1:]
+    mass = total.sum(dim=(1, 2)).clamp_min(1e-12)
+    rows, columns = torch.arange(h).float(), torch.arange(w).float()
+    top = (total.sum(2) @ rows) / mass
+    left = (total.sum(1) @ columns) / mass
+    up = (rows - top[:, None]) / (h / 3)
+    side = (columns - left[:, None]) / (w / 3)
+    return torch.exp(-0.5 * (up.square()[:, :, None] + side.square()[:, None, :]))
+
+
+def triangulation(maps: Maps, words: Tensor) -> Tensor:
+    """Directions from every word to every place (n, P, K d) (Jegou and Zisserman 2014)."""
+    x = _tensor(maps).flatten(1, 2)
+    return l2n(x[:, :, None, :] - words).flatten(2)
+
+
+def democratic(vectors: Tensor, mask: Tensor, steps: int = 10) -> Tensor:
+    """Weights (n, P) under which the kept rows (n, P, D) take equal part in their own sum.
+
+    A dampened Sinkhorn scaling of the kernel (cosines, negative ones cut) towards equal row sums.
+    """
+    kept = mask.float()
+    kernel = (vectors @ vectors.transpose(1, 2)).clamp_min(0) * kept[:, :, None] * kept[:, None]
+    weight = kept.clone()
+    for _ in range(steps):
+        row = weight * torch.einsum("npq,nq->np", kernel, weight)
+        weight = weight / row.clamp_min(1e-12).sqrt() * kept
+    return weight
+
+
+def robust_directions(
+    maps: Maps, words: Tensor, rotations: Tensor, weights: tuple[float, ...] = (4.0, 2.0, 1.0)
+) -> Tensor:
+    """Whitened directions of residuals to the nearest words, summed by rank (n, K d) (Husain 2017).
+
+    A place goes to as many nearest words as there are ``weights``; its residual is whitened by the
+    word's rotation (K, d, d), brought to unit length and counts by the rank of the word.
+    """
+    x = _tensor(maps).flatten(1, 2)
+    nearest = torch.cdist(x, words[None].expand(len(x), -1, -1)).argsort(2)[..., : len(weights)]
+    share = torch.zeros(*x.shape[:2], len(words))
+    share.scatter_(2, nearest, torch.tensor(weights[: nearest.shape[2]]).expand(nearest.shape))
+    out = []
+    for k, word in enumerate(words):
+        direction = l2n((x - word) @ rotations[k])
+        out.append(torch.einsum("np,npd->nd", share[..., k], direction))
+    return torch.cat(out, 1)
+
+
+def replicate(affinity: Tensor, start: Tensor, steps: int = 50) -> Tensor:
+    """Shares (n, P) after the replicator equation w <- w (A w) / (w^T A w) from ``start``.
+
+    For symmetric non-negative A (n, P, P) the mean fitness w^T A w never falls. Shares stay on the
+    simplex; where all fitness is zero they stay as they are.
+    """
+    w = start / start.sum(1, keepdim=True).clamp_min(1e-12)
+    for _ in range(steps):
+        fitness = torch.einsum("npq,nq->np", affinity, w)
+        mean = (w * fitness).sum(1, keepdim=True)
+        w = torch.where(mean > 1e-12, w * fitness / mean.clamp_min(1e-12), w)
+    return w

@@ -180,3 +180,118 @@ def test_an_expanded_query_moves_to_its_neighbours():
 def test_other_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(n, h, w, d\), got \(4, 6\)"):
         A.mac(MAPS[:, 0, 0])
+
+
+def test_principal_whitening_is_that_of_the_covariance():
+    x = torch.from_numpy(RANDOM.standard_normal((60, 5)) @ RANDOM.standard_normal((5, 5)))
+    naive = A.learn_whitening(x, 4)(x)
+    # Wide rows go by the Gram matrix: empty columns change nothing.
+    wide = torch.cat([x, torch.zeros(60, 100)], 1)
+    for found in (A.principal_whitening(x, 4)(x), A.principal_whitening(wide, 4)(wide)):
+        signs = (found * naive).sum(0).sign()
+        np.testing.assert_allclose(found * signs, naive, atol=1e-6)
+    plain = A.principal_whitening(x, 3, 0.0)
+    np.testing.assert_allclose(plain.projection.T @ plain.projection, np.eye(3), atol=1e-9)
+    half = A.principal_whitening(x, 3, 0.5)
+    deviation = ((x - plain.mean) @ plain.projection).std(0)
+    np.testing.assert_allclose(half.projection, plain.projection / deviation.sqrt(), atol=1e-9)
+
+
+def test_directions_that_do_not_vary_give_zeros():
+    x = torch.from_numpy(RANDOM.standard_normal((6, 9)).astype(np.float32))
+    x[:, 4] = 3
+    axes = A.principal_whitening(x, 9)
+    assert axes.projection.shape == (9, 9)
+    assert (axes.projection[:, 5:] == 0).all()
+    assert torch.isfinite(axes.projection).all()
+    with pytest.raises(ValueError, match="bits=10 exceeds the 9 dimensions"):
+        A.principal_whitening(x, 10)
+
+
+def test_masks_keep_loud_places_and_places_of_maxima():
+    for i, m in enumerate(MAPS):
+        total = m.sum(2)
+        np.testing.assert_array_equal(A.sum_mask(MAPS)[i], total >= np.median(total))
+        expected = np.zeros((5, 5), bool)
+        for c in range(6):
+            expected[np.unravel_index(m[..., c].argmax(), (5, 5))] = True
+        np.testing.assert_array_equal(A.max_mask(MAPS)[i], expected)
+    assert not A.max_mask(np.zeros_like(MAPS)).any()
+
+
+def test_cooccurrence_sums_the_other_strong_channels_nearby():
+    found = A.cooccurrence(MAPS).numpy()
+    for i, m in enumerate(MAPS):
+        strong = np.where(m > m.mean(), m, 0)
+        for r in range(5):
+            for c in range(5):
+                near = strong[max(0, r - 1) : r + 2, max(0, c - 1) : c + 2].sum((0, 1))
+                for k in range(6):
+                    expected = near.sum() - near[k] if strong[r, c, k] > 0 else 0
+                    assert found[i, r, c, k] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_gaussian_sits_on_the_object():
+    one = np.zeros((1, 6, 9, 2), np.float32)
+    one[0, 1:3, 5:8, 0] = 2
+    mask = torch.from_numpy(one.sum(3) > 0)
+    found = A.gaussian_around(one, mask)[0]
+    for r in range(6):
+        for c in range(9):
+            expected = math.exp(-0.5 * (((r - 1.5) / 2) ** 2 + ((c - 6) / 3) ** 2))
+            assert found[r, c].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_triangulation_gives_unit_directions_to_all_words(book):
+    words = book.words.numpy()
+    found = A.triangulation(MAPS, book.words).numpy().reshape(4, 25, 3, 6)
+    for p, v in enumerate(MAPS[2].reshape(-1, 6)):
+        for k in range(3):
+            d = (v - words[k]) / np.linalg.norm(v - words[k])
+            np.testing.assert_allclose(found[2, p, k], d, atol=1e-5)
+
+
+def test_democratic_weights_make_equal_parts():
+    rows = A.l2n(torch.from_numpy(RANDOM.random((1, 5, 4)).astype(np.float32)))
+    rows[0, 1] = rows[0, 0]
+    mask = torch.tensor([[True, True, True, True, False]])
+    weight = A.democratic(rows, mask, 40)[0]
+    assert weight[4] == 0
+    total = sum(weight[p] * rows[0, p] for p in range(4))
+    parts = [float(weight[p] * rows[0, p] @ total) for p in range(4)]
+    assert parts == pytest.approx([parts[0]] * 4, rel=1e-3)
+    # What occurs twice weighs half as much each time as it would alone.
+    assert weight[0] == pytest.approx(weight[1].item())
+
+
+def test_robust_directions_count_by_rank(book):
+    words = book.words.numpy()
+    rotations = RANDOM.standard_normal((3, 6, 6)).astype(np.float32)
+    found = A.robust_directions(MAPS, book.words, torch.from_numpy(rotations), (4.0, 1.0)).numpy()
+    for i, m in enumerate(MAPS):
+        expected = np.zeros((3, 6))
+        for v in m.reshape(-1, 6):
+            order = np.argsort(((words - v) ** 2).sum(1))
+            for rank, weight in zip(order, (4, 1), strict=False):
+                d = (v - words[rank]) @ rotations[rank]
+                expected[rank] += weight * d / np.linalg.norm(d)
+        np.testing.assert_allclose(found[i].reshape(3, 6), expected, atol=1e-3)
+
+
+def test_the_replicator_raises_mean_fitness_on_the_simplex():
+    a = RANDOM.random((2, 7, 7))
+    affinity = torch.from_numpy(a + a.transpose(0, 2, 1))
+    start = torch.from_numpy(RANDOM.random((2, 7)))
+    last = -1.0
+    for steps in range(8):
+        w = A.replicate(affinity, start, steps)
+        np.testing.assert_allclose(w.sum(1), 1)
+        assert (w >= 0).all()
+        fitness = float(torch.einsum("np,npq,nq->n", w, affinity, w)[1])
+        assert fitness >= last
+        last = fitness
+    w = start[0].numpy() / start[0].numpy().sum()
+    naive = np.array([w[i] * (affinity[0].numpy() @ w)[i] for i in range(7)])
+    np.testing.assert_allclose(A.replicate(affinity, start, 1)[0], naive / naive.sum())
+    still = A.replicate(torch.zeros(2, 7, 7, dtype=torch.float64), start)
+    np.testing.assert_allclose(still, start / start.sum(1, keepdim=True))

@@ -41,8 +41,8 @@ class JMLH(LatentLayer):
     :shapes: x (n, d), labels (n, C); z (n, bits), b in {0, 1}; codes int8 (n, bits), z >= 0
     :defaults: lambda = 0.2 (public code)
     :departures: the implementation looked at thresholds at one half; here bits are sampled in
-        training, as the expectation asks. The convolutional network is replaced by a hidden layer on frozen
-        features; images with several labels get one logistic likelihood a class
+        training, as the expectation asks. The convolutional network is replaced by a hidden layer
+        on frozen features; images with several labels get one logistic likelihood a class
     :fidelity: simplified
     """
 

@@ -85,7 +85,8 @@ class BDNN(LayeredHash):
         \ell=\frac{1}{2n}\big\|\tfrac1KH^\top H-S\big\|^2\text{ with},\ s_{ij}=\pm1
     :shapes: x (n, d), labels (n, C) or none; H (bits, n); codes int8 (n, bits)
     :defaults: lambda = 1e-5, 5e-2, 1e-2, 5e-7 (authors' code), supervised 1e-3, 5, 1, 1e-4
-        (as recalled from the papers, whose text could not be searched); widths 120-50 below 32 bits and so on (authors' code), for 64 bits 180-90;
+        (as recalled from the papers, whose text could not be searched); layer
+        widths 120-50 below 32 bits and so on (authors' code), for 64 bits 180-90;
         5 turns of 40 steps
     :departures: features are reduced to 256 principal components of a range of 1; the layers
         start from centred, scaled principal directions; the decoder has its exact solution for

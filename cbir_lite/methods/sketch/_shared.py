@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,3 +84,18 @@ def parameters_of(method: DeepMethod, *names: str) -> list[Any]:
     """Parameters of the named parts of the network, each once."""
     found = {id(p): p for n in names for p in method.network_.get_submodule(n).parameters()}
     return list(found.values())
+
+
+def pick(weights: Tensor) -> Tensor:
+    """For each row one column, drawn in proportion to weights (n, m); -1 if all are zero."""
+    drawn = torch.full((len(weights),), -1)
+    possible = weights.sum(1) > 0
+    if possible.any():
+        drawn[possible] = torch.multinomial(weights[possible], 1).squeeze(1)
+    return drawn
+
+
+def euclidean(queries: NDArray[Any], database: NDArray[Any]) -> NDArray[np.float32]:
+    """Euclidean distances float32 (n_queries, n_database)."""
+    squares = np.square(queries).sum(1)[:, None] + np.square(database).sum(1)
+    return np.sqrt(np.maximum(squares - 2 * queries @ database.T, 0)).astype(np.float32)
