@@ -45,7 +45,8 @@ class KAutoEncoders(nn.Module):
             for _ in range(2)
         )
         for constant, rebuild in zip((-1.0, 1.0), self.autoencoders, strict=True):
-            last = rebuild[2]
+            last = rebuild.get_submodule("2")
+            assert isinstance(last, nn.Linear)
             nn.init.normal_(last.weight, std=0.01)
             nn.init.constant_(last.bias, constant)
 

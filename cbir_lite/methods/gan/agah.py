@@ -203,7 +203,10 @@ class AGAH(TwoTowerMethod):
     def criticism(self, f: list[Tensor]) -> Tensor:
         """What the critics minimise: each wants its own modality high and the other one low."""
         total = torch.zeros(())
-        for name, real, fake in (("image_critic", *f), ("other_critic", *f[::-1])):
+        turns: list[tuple[str, Tensor, Tensor]] = [
+            ("image_critic", f[0], f[1]), ("other_critic", f[1], f[0])
+        ]  # fmt: skip
+        for name, real, fake in turns:
             critic = self.network_.get_submodule(name)
             penalty = _PENALTY * gradient_penalty(critic, real, fake)
             total = total + critic(fake).mean() - critic(real).mean() + penalty

@@ -61,6 +61,14 @@ def coordinate_descent(B: Tensor, Q: Tensor, G: Tensor) -> Tensor:
     return B
 
 
+class Unit(nn.Module):
+    """Rows (n, d) divided by their length."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Rows of length one."""
+        return F.normalize(z, dim=1)
+
+
 class Critic(nn.Sequential):
     """Vectors (n, d) to one score (n,): near 1 for real ones, near 0 for made ones."""
 
