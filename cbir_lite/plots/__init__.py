@@ -5,6 +5,7 @@ Imports the survey's data, Matplotlib, NumPy and pandas; no torch.
 
 from cbir_lite.plots.agreement import agreement
 from cbir_lite.plots.curves import map_by_bits, pr_curve, precision_at_k
+from cbir_lite.plots.diagrams import network_diagram
 from cbir_lite.plots.grids import describe_grid, retrieval_grid
 from cbir_lite.plots.heatmap import facet_counts, facet_heatmap
 from cbir_lite.plots.style import OKABE_ITO, PAGE_WIDTH, use
@@ -22,6 +23,7 @@ __all__ = [
     "facet_counts",
     "facet_heatmap",
     "map_by_bits",
+    "network_diagram",
     "pr_curve",
     "precision_at_k",
     "reported_measured",
