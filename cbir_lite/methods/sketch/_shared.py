@@ -61,6 +61,17 @@ def coordinate_descent(B: Tensor, Q: Tensor, G: Tensor) -> Tensor:
     return B
 
 
+def contrastive(squares: Tensor, s: Tensor, margin: float) -> Tensor:
+    """Contrastive loss of squared distances (n, m) with relevance s (n, m).
+
+    Similar pairs pay the square, others a squared hinge on the distance; both kinds of pairs have
+    the same weight, however many they are.
+    """
+    apart = (margin - squares.clamp_min(1e-8).sqrt()).clamp_min(0).square()
+    similar = (s * squares).sum() / s.sum().clamp_min(1)
+    return similar + ((1 - s) * apart).sum() / (1 - s).sum().clamp_min(1)
+
+
 class Unit(nn.Module):
     """Rows (n, d) divided by their length."""
 
