@@ -24,15 +24,15 @@ class BilinearCNN(Aggregation):
 
     :survey: Section III.5
     :cite: alzubi2017cbcnn
-    :source: the survey's sentence, and the published description of bilinear pooling with signed
-        root and unit length in the survey's row
+    :source: the survey's row and sentence and the paper's abstract (two parallel networks, root
+        bilinear pooling of reduced channels, training end to end)
     :objective: f(x)=\mathrm{norm}\Big(\mathrm{sgn}(B)|B|^{1/2}\Big),\quad
         B=\frac1P\sum_p \big(W^\top\phi_A(p)\big)\otimes\big(W^\top\phi_B(p)\big)
     :shapes: maps x (n, h, w, d); products (n, reduced reduced); descriptors float32 (n, bits)
     :defaults: reduced = 32 channels of each stream; whiten = 0.5, as full whitening lifts noise
         where training images are few
     :departures: both streams are the one frozen backbone, so the product is symmetric, where the
-        paper runs two networks and trains them on; the channels are reduced by PCA
+        paper runs two networks and trains them on for retrieval; nothing is trained here; the channels are reduced by PCA
     :fidelity: simplified
     """
 

@@ -24,8 +24,9 @@ class BagsOfLocalFeatures(LocalAggregation):
 
     :survey: Sections VI-C, VII-D
     :cite: mohedano2016bags
-    :source: the survey's sentences and the paper's published description (unit length, whitening,
-        vocabulary by k-means, assignment maps, cosine)
+    :source: the survey's row and sentences and the paper's abstract (words of local activations,
+        assignment map); normalisation, whitening and the paper's size of vocabulary are as commonly
+        reported and were not checked in its text
     :objective: h_k=\#\{p:\arg\min_j\|\psi(p)-c_j\|=k\},\quad \text{rank by }\cos(h_q,h_i)
     :shapes: maps x (n, h, w, d); assignment maps int64 (n, h, w); histograms (n, words);
         descriptors float32 (n, bits)

@@ -24,16 +24,16 @@ class RazavianBaseline(CNNOffTheShelf):
 
     :survey: Section VII-D
     :cite: razavian2015baseline
-    :source: the survey's sentence and the paper's abstract and published description (spatial max
-        pooling, patches of several scales, whitening, cross-matching)
+    :source: the survey's row and sentence; no open copy of the paper was read, so patches and
+        whitening are as later papers report them
     :objective: f(r)=\mathrm{norm}\big(P^\top(\mathrm{norm}(\max_{p\in r}\phi(p))-\mu)\big),\quad
         d(q,x)=\frac1R\sum_{r}\min_{s}\|f(q_r)-f(x_s)\|_2
     :shapes: maps x (n, h, w, d); R patches; descriptors float32 (n, R bits)
-    :defaults: levels = 3, so R = 14; whiten = True (paper)
+    :defaults: levels = 3, so R = 14; whiten = True
     :departures: the patches are windows of one run of the network, not images of their own; no
         jittered copies of the query; maxima over the whole patch, not over a grid of four cells,
         because maps are small here; maps are those of this package's backbones
-    :fidelity: simplified
+    :fidelity: sketch
     """
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {}

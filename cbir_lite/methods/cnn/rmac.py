@@ -24,8 +24,8 @@ class RMAC(MapReader):
 
     :survey: Section VII-E
     :cite: tolias2016rmac
-    :source: the formulas of the paper as the authors' public MATLAB code and its ports to Python
-        state them (levels, overlap of two fifths, chain of normalisation and whitening)
+    :source: openings of the authors' public MATLAB code and of its Python ports (regions, levels,
+        overlap of two fifths), and the formula of the survey's row
     :objective: f=\mathrm{norm}\Big(\sum_{r}\mathrm{norm}\big(P^\top(\mathrm{norm}(\max_{p\in r}
         \phi(p))-\mu)\big)\Big)
     :shapes: maps x (n, h, w, d); R regions (n, R, d); descriptors float32 (n, bits)

@@ -25,8 +25,9 @@ class RobustVisualDescriptor(LocalAggregation):
 
     :survey: Sections III.4, VI-C
     :cite: husain2017rvdw
-    :source: the paper's abstract and published description (rank assignment, direction-preserving
-        normalisation, whitening in each cluster, weights by rank); the weights could not be read
+    :source: the survey's row and the abstract of the journal paper (rank assignment,
+        direction-preserving normalisation, whitening in each cluster, aggregation by rank); the
+        weights could not be read
     :objective: v_k=\sum_{r}\beta_r\sum_{p:NN_r(p)=k}\frac{W_k(\psi(p)-c_k)}{\|W_k(\psi(p)-c_k)\|},
         \quad f=\mathrm{norm}\big(\mathrm{concat}_k\,\mathrm{sgn}(v_k)|v_k|^{1/2}\big)
     :shapes: maps x (n, h, w, d); joined (n, words local); descriptors float32 (n, bits)

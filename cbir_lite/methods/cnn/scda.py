@@ -21,8 +21,8 @@ class SCDA(Aggregation):
 
     :survey: Sections VI-C, VII-G
     :cite: wei2017scda
-    :source: the survey's sentences and the paper's published description of mask, largest component
-        and the joined mean and maximum
+    :source: the survey's row and sentences, the paper's abstract, and openings of public Python
+        ports (largest connected part)
     :objective: M=\mathrm{largest}\big(\mathbb 1[\textstyle\sum_d\phi_d>\bar a]\big),\quad
         f=\big[\mathrm{norm}(\mathrm{avg}_M\,\phi);\ \mathrm{norm}(\max_M\phi)\big]
     :shapes: maps x (n, h, w, d); joined (n, 2 d); descriptors float32 (n, bits)

@@ -26,8 +26,8 @@ class SelectiveBinary(MaskedEmbedding):
 
     :survey: Sections VI-A, VI-C
     :cite: do2019selective
-    :source: the paper's abstract (masks, embedding and aggregation, then a hashing module) and the
-        published description of its parts
+    :source: the survey's row and the paper's abstract (masks, embedding and aggregation, then a
+        hashing module); its text could not be read
     :objective: b=\mathrm{sgn}\big(R^\top V^\top(f-\mu)\big),\quad
         \min_{B,R}\|B-V_fR\|_F^2,\ R^\top R=I
     :shapes: maps x (n, h, w, d); codes int8 (n, bits)

@@ -20,8 +20,9 @@ class SelectiveMasks(MaskedEmbedding):
 
     :survey: Section III.5
     :cite: hoang2017selective
-    :source: the paper's abstract and the published description of its masks, of triangulation
-        embedding and of democratic pooling
+    :source: the survey's row and the paper's abstract (masks, embedding, aggregation); median,
+        maxima, triangulation embedding and democratic sum are as commonly reported and were not
+        checked in its text
     :objective: M_{max}=\{\arg\max_p\phi_c(p)\}_c,\ M_{sum}=\{p:\textstyle\sum_c\phi_c(p)\ge
         \mathrm{median}\},\quad f=\sum_{p\in M}\lambda_p\,W\,\mathrm{concat}_k
         \frac{\psi(p)-c_k}{\|\psi(p)-c_k\|}

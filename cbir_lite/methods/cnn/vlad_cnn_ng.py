@@ -21,8 +21,8 @@ class VLADOfCNN(LocalAggregation):
 
     :survey: Section VI-C
     :cite: ng2015exploiting
-    :source: the survey's sentence and the paper's abstract and published description (VLAD of
-        layers with normalisation of each word, then PCA)
+    :source: the survey's row and sentence and the paper's abstract (VLAD of layers, compressed);
+        the normalisation of words and the paper's size of codebook are as commonly reported
     :objective: v_k=\sum_{p:NN(p)=k}(\psi(p)-c_k),\quad f=V^\top\big(\mathrm{concat}_k\,
         \mathrm{norm}(\mathrm{sgn}(v_k)|v_k|^{1/2})-\mu\big)
     :shapes: maps x (n, h, w, d); joined (n, words local); descriptors float32 (n, bits)

@@ -28,7 +28,7 @@ def passive_aggressive(W: Float64, a: Float64, good: Float64, bad: Float64, C: f
     Passive if it does already; else the smallest change of W that would make it so, cut at C.
     """
     difference = good - bad
-    hinge = float(max(0.0, 1 - a @ W @ difference))
+    hinge = max(0.0, 1 - float(a @ W @ difference))
     size = float((a @ a) * (difference @ difference))
     if hinge > 0 and size > 0:
         W += np.outer(min(C, hinge / size) * a, difference)
