@@ -5,6 +5,7 @@ from cbir_lite.datasets.emoji_tasks import emoji_protocol
 from cbir_lite.datasets.folder import list_images, load_folder
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, read_image
 from cbir_lite.datasets.labels import as_multi_hot
+from cbir_lite.datasets.landmarks import Landmarks, load_landmarks
 from cbir_lite.datasets.loaders import load
 from cbir_lite.datasets.multilabel_tasks import drawn_protocol
 from cbir_lite.datasets.protocol_files import (
@@ -16,6 +17,7 @@ from cbir_lite.datasets.protocol_files import (
 )
 from cbir_lite.datasets.scenes import Scenes, compose_scenes
 from cbir_lite.datasets.split import LabelsHidden, Split, labelled_mask
+from cbir_lite.datasets.tagged_sets import Tagged, load_tagged
 
 __all__ = [
     "DataCorrupt",
@@ -23,9 +25,11 @@ __all__ = [
     "Emoji",
     "ImageSet",
     "LabelsHidden",
+    "Landmarks",
     "Protocol",
     "Scenes",
     "Split",
+    "Tagged",
     "as_multi_hot",
     "compose_scenes",
     "drawn_protocol",
@@ -35,6 +39,8 @@ __all__ = [
     "load",
     "load_emoji",
     "load_folder",
+    "load_landmarks",
+    "load_tagged",
     "protocol",
     "protocol_names",
     "read_image",

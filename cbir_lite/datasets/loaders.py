@@ -29,6 +29,7 @@ from cbir_lite.datasets.formats import READERS, Parts
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, array_hash
 from cbir_lite.datasets.multilabel_sets import BROUGHT, load_brought
 from cbir_lite.datasets.specs import SPECS, Spec
+from cbir_lite.datasets.tagged_sets import TAGGED, load_tagged
 
 _DIGITS_SHA256 = "b41ca9fd335466eee997366c2e6f6bbe0a1b4582afe091fc4eba35f4a254182f"
 _READY = "ready.json"
@@ -51,8 +52,9 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
             then test 10000), ``"digits"`` (1797 images 8x8x1 from scikit-learn), ``"emoji"``,
             ``"emoji:concept"`` or ``"emoji:word"`` (see :mod:`cbir_lite.datasets.emoji`),
             ``"nus_wide"``, ``"coco"``, ``"imagenet"`` or ``"imagenet:100"`` (see
-            :mod:`cbir_lite.datasets.multilabel_sets`), or ``"folder:PATH"`` (see
-            :func:`cbir_lite.datasets.folder.load_folder`).
+            :mod:`cbir_lite.datasets.multilabel_sets`), ``"mirflickr"``, ``"mirflickr:relevant"``
+            or ``"coco:captions"`` (see :mod:`cbir_lite.datasets.tagged_sets`), or
+            ``"folder:PATH"`` (see :func:`cbir_lite.datasets.folder.load_folder`).
         root: a folder that already holds the published files, as torchvision keeps them.
         spec: description to use instead of the built-in one of that name.
 
@@ -70,11 +72,13 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
         return _digits()
     if name.split(":")[0] == "emoji" and spec is None:
         return load_emoji(root).image_set(name.partition(":")[2] or "group")
+    if name in TAGGED and spec is None:
+        return load_tagged(name, Path(root) if root else cache_dir() / name.split(":")[0]).images
     if name.split(":")[0] in BROUGHT and spec is None:
         return load_brought(name, Path(root) if root else cache_dir() / name.split(":")[0])
     spec = spec or SPECS.get(name)
     if spec is None:
-        known = ", ".join([*SPECS, "digits", "emoji", *BROUGHT, "folder:PATH"])
+        known = ", ".join([*SPECS, "digits", "emoji", *BROUGHT, *TAGGED, "folder:PATH"])
         raise ValueError(f"unknown image set {name!r}; known: {known}")
     folder = cache_dir() / spec.name
     if not _filled(folder, spec):

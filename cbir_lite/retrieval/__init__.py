@@ -22,6 +22,12 @@ from cbir_lite.retrieval.hamming import (
     hamming_distances,
     hamming_histograms,
 )
+from cbir_lite.retrieval.landmarks import (
+    LandmarkScores,
+    as_distances,
+    landmark_scores,
+    revisited_scores,
+)
 from cbir_lite.retrieval.result import Evaluation
 from cbir_lite.retrieval.ties import DENOMINATORS, tie_aware_ap
 from cbir_lite.retrieval.topk import top_k
@@ -30,8 +36,10 @@ __all__ = [
     "DEFAULT_CUTOFFS",
     "DENOMINATORS",
     "Evaluation",
+    "LandmarkScores",
     "PackedCodes",
     "PrecisionRecall",
+    "as_distances",
     "bit_balance",
     "bit_correlation",
     "cosine_distances",
@@ -46,7 +54,9 @@ __all__ = [
     "hamming_distances",
     "hamming_histograms",
     "l2_distances",
+    "landmark_scores",
     "pack",
+    "revisited_scores",
     "stable_sort_ap",
     "tie_aware_ap",
     "top_k",
