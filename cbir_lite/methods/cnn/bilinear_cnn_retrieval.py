@@ -32,7 +32,8 @@ class BilinearCNN(Aggregation):
     :defaults: reduced = 32 channels of each stream; whiten = 0.5, as full whitening lifts noise
         where training images are few
     :departures: both streams are the one frozen backbone, so the product is symmetric, where the
-        paper runs two networks and trains them on for retrieval; nothing is trained here; the channels are reduced by PCA
+        paper runs two networks and trains them on for retrieval; nothing is trained here; the
+        channels are reduced by PCA
     :fidelity: simplified
     """
 
