@@ -28,6 +28,7 @@ from cbir_lite.datasets.folder import load_folder
 from cbir_lite.datasets.formats import READERS, Parts
 from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, array_hash
 from cbir_lite.datasets.multilabel_sets import BROUGHT, load_brought
+from cbir_lite.datasets.sketch_sets import SKETCH_SETS, load_sketches
 from cbir_lite.datasets.specs import SPECS, Spec
 from cbir_lite.datasets.tagged_sets import TAGGED, load_tagged
 
@@ -53,8 +54,9 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
             ``"emoji:concept"`` or ``"emoji:word"`` (see :mod:`cbir_lite.datasets.emoji`),
             ``"nus_wide"``, ``"coco"``, ``"imagenet"`` or ``"imagenet:100"`` (see
             :mod:`cbir_lite.datasets.multilabel_sets`), ``"mirflickr"``, ``"mirflickr:relevant"``
-            or ``"coco:captions"`` (see :mod:`cbir_lite.datasets.tagged_sets`), or
-            ``"folder:PATH"`` (see :func:`cbir_lite.datasets.folder.load_folder`).
+            or ``"coco:captions"`` (see :mod:`cbir_lite.datasets.tagged_sets`), ``"sketchy"`` or
+            ``"tu_berlin"`` (see :mod:`cbir_lite.datasets.sketch_sets`), or ``"folder:PATH"``
+            (see :func:`cbir_lite.datasets.folder.load_folder`).
         root: a folder that already holds the published files, as torchvision keeps them.
         spec: description to use instead of the built-in one of that name.
 
@@ -72,13 +74,15 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
         return _digits()
     if name.split(":")[0] == "emoji" and spec is None:
         return load_emoji(root).image_set(name.partition(":")[2] or "group")
+    if name.split(":")[0] in SKETCH_SETS and spec is None:
+        return load_sketches(name, Path(root) if root else cache_dir() / name.split(":")[0])
     if name in TAGGED and spec is None:
         return load_tagged(name, Path(root) if root else cache_dir() / name.split(":")[0]).images
     if name.split(":")[0] in BROUGHT and spec is None:
         return load_brought(name, Path(root) if root else cache_dir() / name.split(":")[0])
     spec = spec or SPECS.get(name)
     if spec is None:
-        known = ", ".join([*SPECS, "digits", "emoji", *BROUGHT, *TAGGED, "folder:PATH"])
+        known = ", ".join([*SPECS, "digits", "emoji", *BROUGHT, *TAGGED, *SKETCH_SETS, "folder:PATH"])
         raise ValueError(f"unknown image set {name!r}; known: {known}")
     folder = cache_dir() / spec.name
     if not _filled(folder, spec):
