@@ -69,6 +69,11 @@ GLUED: dict[str, dict[str, tuple[float, float]]] = {
         "sketch_seen": (0.3, 0.95),
         "sketch_chance": (0.1, 0.2),
     },
+    "07b_retrieval_objects": {
+        "turned_one": (0.5, 1.0),
+        "turned_pooled": (0.8, 1.0),
+        "object_region": (0.1, 0.5),
+    },
     "08_losses_applications": {
         "best_loss": (0.5, 1.0),
         "worst_loss": (0.2, 0.95),
