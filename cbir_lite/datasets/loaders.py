@@ -82,7 +82,8 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
         return load_brought(name, Path(root) if root else cache_dir() / name.split(":")[0])
     spec = spec or SPECS.get(name)
     if spec is None:
-        known = ", ".join([*SPECS, "digits", "emoji", *BROUGHT, *TAGGED, *SKETCH_SETS, "folder:PATH"])
+        brought = [*BROUGHT, *TAGGED, *SKETCH_SETS]
+        known = ", ".join([*SPECS, "digits", "emoji", *brought, "folder:PATH"])
         raise ValueError(f"unknown image set {name!r}; known: {known}")
     folder = cache_dir() / spec.name
     if not _filled(folder, spec):
