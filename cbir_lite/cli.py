@@ -148,7 +148,13 @@ def train(
     method: Annotated[
         str, typer.Argument(help="A system's id, or id/variant: see `cbir methods`.")
     ],
-    protocol: Protocol = "cifar10-59k",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="Frozen protocol: which images are query, training, database. Default: where the "
+            "system is at home, cifar10-59k or a task of the emoji set."
+        ),
+    ] = None,
     backbone: Backbone = SMALL,
     bits: Bits = 32,
     seed: Seed = 0,
@@ -158,6 +164,11 @@ def train(
 
     Example: cbir train itq --protocol digits --backbone pixels
     """
+    if protocol is None:
+        from cbir_lite.bench import home_protocol
+        from cbir_lite.methods import registry
+
+        protocol = home_protocol(registry.get(method))
     setting, system = _fitted(method, protocol, backbone, bits, seed)
     evaluation = setting.evaluate(system)
     low, high = evaluation.interval()
@@ -172,11 +183,11 @@ def train(
 
 def _setting(protocol: str, backbone: str) -> Any:
     from cbir_lite import features as package
-    from cbir_lite.bench import Setting
+    from cbir_lite.bench import open_setting
 
     # Before the images, which may have to be fetched.
     package.describe_name(backbone)
-    return Setting(protocol, backbone, progress=True)
+    return open_setting(protocol, backbone, progress=True)
 
 
 def _fitted(method: str, protocol: str, backbone: str, bits: int, seed: int) -> tuple[Any, Any]:

@@ -3,7 +3,7 @@
 from cbir_lite.bench.compare import Difference, difference
 from cbir_lite.bench.grid import load_suite, run_grid, suite_names
 from cbir_lite.bench.lab import Lab
-from cbir_lite.bench.pairs import PairSetting, open_setting
+from cbir_lite.bench.pairs import PairSetting, home_protocol, open_setting
 from cbir_lite.bench.records import COLUMNS, read_records, write_records
 from cbir_lite.bench.run import Spec, run
 from cbir_lite.bench.setting import SCALES, Setting, at_scale
@@ -18,6 +18,7 @@ __all__ = [
     "Spec",
     "at_scale",
     "difference",
+    "home_protocol",
     "load_suite",
     "open_setting",
     "read_records",

@@ -149,6 +149,21 @@ def frozen_protocol(name: str) -> Protocol:
     return emoji_protocol(load_emoji(), task)
 
 
+def home_protocol(method: type[Method]) -> str:
+    """The split where a system is measured first.
+
+    Text and sketch systems have their pairs in the emoji set; real-valued descriptors of maps are
+    made to find one thing again; all others are measured on CIFAR-10.
+    """
+    if method.modality == "text":
+        return "emoji-text-to-image"
+    if method.modality == "sketch":
+        return "emoji-sketch-to-image"
+    if method.reads == "maps" and method.descriptor == "real":
+        return "emoji-instance"
+    return "cifar10-59k"
+
+
 def open_setting(name: str, backbone: str, *, progress: bool = False) -> Setting:
     """The bench of a protocol by name, see :func:`frozen_protocol`."""
     frozen = frozen_protocol(name)

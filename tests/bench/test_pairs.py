@@ -99,3 +99,18 @@ def test_every_task_is_frozen_and_unknown_ones_are_refused(source: Emoji) -> Non
     with pytest.raises(ValueError, match="unknown cross-modal task 'smell'"):
         pairs.pair_protocol(source, "smell")
     assert len(STYLES) == 6
+
+
+def test_every_system_is_at_home_in_a_split_that_serves_it():
+    from cbir_lite.bench import home_protocol
+    from cbir_lite.bench.pairs import TASKS
+    from cbir_lite.methods import registry
+
+    homes = {name: home_protocol(registry.get(name)) for name in registry.names()}
+    assert homes["dpsh"] == "cifar10-59k"
+    assert homes["rmac"] == "emoji-instance"
+    for name, home in homes.items():
+        paired = home.removeprefix("emoji-") in TASKS
+        assert paired is (registry.get(name).modality is not None), name
+        if registry.get(name).modality == "sketch":
+            assert home == "emoji-sketch-to-image"

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from cbir_lite import plots, survey
-from cbir_lite.bench import SCALES, read_records
+from cbir_lite.bench import SCALES, home_protocol, read_records
 from cbir_lite.bench.records import usual
 from cbir_lite.bench.run import code_hash
 from cbir_lite.methods import registry
@@ -74,17 +74,30 @@ def reported_range(id_: str) -> str:
 
 
 def measured_mean(id_: str, frame: pd.DataFrame) -> str:
-    """Measured mAP of a system and its variants for the index."""
-    rows = of_system(frame, id_)
+    """Measured mAP of a system and its variants for the index, where each is at home."""
+    rows, at = of_system(frame, id_), home(id_)
     if len(rows):
-        rows = rows[(rows["protocol"] == INDEX_PROTOCOL) & (rows["bits"] == INDEX_BITS)]
+        rows = rows[rows["protocol"] == at]
+    if len(rows) and (rows["bits"] == INDEX_BITS).any():
+        rows = rows[rows["bits"] == INDEX_BITS]
     if rows.empty:
         return none(UNMEASURED)
     parts = []
     for name, runs in rows.groupby("method", sort=True):
-        variant = str(name).partition("/")[2]
-        parts.append(mean_spread(runs["map_all"]) + (f" ({variant})" if variant else ""))
+        runs = runs[runs["bits"] == runs["bits"].min()]
+        notes = [str(name).partition("/")[2]]
+        if at != INDEX_PROTOCOL:
+            notes.append(f"`{at}`")
+        if (bits := runs["bits"].iloc[0]) != INDEX_BITS:
+            notes.append(f"{bits} dimensions" if at == "emoji-instance" else f"{bits} bits")
+        noted = ", ".join(n for n in notes if n)
+        parts.append(mean_spread(runs["map_all"]) + (f" ({noted})" if noted else ""))
     return "<br>".join(parts)
+
+
+def home(id_: str) -> str:
+    """The protocol under which a system is shown."""
+    return home_protocol(registry.get(id_))
 
 
 def beside(frame: pd.DataFrame) -> pd.DataFrame:

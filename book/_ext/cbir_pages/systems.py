@@ -16,6 +16,7 @@ from .measured import (
     INDEX_BITS,
     INDEX_PROTOCOL,
     beside,
+    home,
     measured_mean,
     numbers,
     records,
@@ -104,8 +105,9 @@ its numbers. Click a heading to sort, type to filter.
 
 *Reported*: the survey's values for CIFAR-10 at {INDEX_BITS} bits, mAP in percent over every measure
 of Tables II to IV, so that a range mixes cut-offs and splits; flags lead to the
-[errata](#errata). *Measured*: mAP over the whole database in percent, protocol `{INDEX_PROTOCOL}`,
-{INDEX_BITS} bits, mean ± standard deviation over seeds, {bench}.
+[errata](#errata). *Measured*: mAP over the whole database in percent, protocol `{INDEX_PROTOCOL}`
+unless another is named, {INDEX_BITS} bits or else the fewest measured, mean ± standard deviation over
+seeds, {bench}.
 Tier A {TIERS["A"]}, B {TIERS["B"]}, C {TIERS["C"]}; a baseline {TIERS["baseline"]}.
 
 {legend}
@@ -136,7 +138,7 @@ def page(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
         ["Source checked", plain(card.source)],
     ]
     code = inspect.getsource(inspect.getmodule(registry.get(card.id)))  # type: ignore[arg-type]
-    command = f"cbir train {card.id} --protocol {INDEX_PROTOCOL} --bits {INDEX_BITS}"
+    command = f"cbir train {card.id} --protocol {home(card.id)} --bits {INDEX_BITS}"
     return f"""(system-{card.id})=
 # {plain(card.name)}
 
