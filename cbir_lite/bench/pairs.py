@@ -6,7 +6,7 @@ concept. So one protocol can have texts as queries and pictures as database, or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from cbir_lite.methods.base import Method
 
 TASKS = ("text-to-image", "image-to-text", "sketch-to-image", "sketch-zero-shot")
 _CONCEPT = "-concept"
+_TAGS = "tags"
 
 
 def pair_protocol(source: Emoji, name: str) -> Protocol:
@@ -139,6 +140,26 @@ class PairSetting(Setting):
         return out[0], out[1]
 
 
+@dataclass
+class TagSetting(Setting):
+    """The emoji set where systems learn from words and are judged by groups they never see.
+
+    The words of a concept stand for the tags that pictures of the web come with (survey Section
+    IV-C).
+    """
+
+    def __post_init__(self) -> None:
+        if isinstance(self.protocol, str):
+            self.protocol = frozen_protocol(self.protocol)
+        if self.images is None:
+            self.images = load_emoji().image_set()
+
+    @cached_property
+    def taught(self) -> NDArray[np.uint8]:
+        """The words of each picture, multi-hot."""
+        return np.asarray(load_emoji().image_set("word").labels)
+
+
 def frozen_protocol(name: str) -> Protocol:
     """The split of a name: a file of the package, or a task of the emoji set (``emoji-TASK``)."""
     if not name.startswith("emoji-"):
@@ -146,19 +167,24 @@ def frozen_protocol(name: str) -> Protocol:
     task = name.removeprefix("emoji-")
     if task.removesuffix(_CONCEPT) in TASKS:
         return pair_protocol(load_emoji(), task)
+    if task == _TAGS:
+        category = emoji_protocol(load_emoji(), "category")
+        return replace(category, name=name, description="Learned from words, judged by groups.")
     return emoji_protocol(load_emoji(), task)
 
 
 def home_protocol(method: type[Method]) -> str:
     """The split where a system is measured first.
 
-    Text and sketch systems have their pairs in the emoji set; real-valued descriptors of maps are
+    Systems of weak supervision learn from words. Text and sketch systems have their pairs in the emoji set; real-valued descriptors of maps are
     made to find one thing again; all others are measured on CIFAR-10.
     """
     if method.modality == "text":
         return "emoji-text-to-image"
     if method.modality == "sketch":
         return "emoji-sketch-to-image"
+    if method.supervision == "weakly-supervised":
+        return f"emoji-{_TAGS}"
     if method.reads == "maps" and method.descriptor == "real":
         return "emoji-instance"
     return "cifar10-59k"
@@ -172,5 +198,7 @@ def open_setting(name: str, backbone: str, *, progress: bool = False) -> Setting
     task = name.removeprefix("emoji-")
     if task.removesuffix(_CONCEPT) in TASKS:
         return PairSetting(frozen, backbone, progress=progress)
+    if task == _TAGS:
+        return TagSetting(frozen, backbone, progress=progress)
     labels = "group" if task == "category" else "concept"
     return Setting(frozen, backbone, load_emoji().image_set(labels), progress)

@@ -69,6 +69,13 @@ class Setting:
         """Multi-hot labels uint8 (n, C) of the whole set."""
         return np.asarray(self.image_set.labels)
 
+    @property
+    def taught(self) -> NDArray[np.uint8]:
+        """Multi-hot labels uint8 (n, ...) that systems learn from; results are judged by others
+        where only tags are to be had.
+        """
+        return self.labels
+
     def features(self, kind: str = "pooled") -> NDArray[Any]:
         """Features (n, ...) of the whole set; ``kind`` as a system's ``reads``."""
         if kind not in self._features:
@@ -178,7 +185,7 @@ class Setting:
         return Split.from_protocol(
             self.frozen,
             self.features(kind),
-            self.labels,
+            self.taught,
             method.sees,
             with_database=method.learns_database,
             **options,

@@ -110,7 +110,21 @@ def test_every_system_is_at_home_in_a_split_that_serves_it():
     assert homes["dpsh"] == "cifar10-59k"
     assert homes["rmac"] == "emoji-instance"
     for name, home in homes.items():
+        assert (home == "emoji-tags") is (registry.get(name).supervision == "weakly-supervised")
         paired = home.removeprefix("emoji-") in TASKS
         assert paired is (registry.get(name).modality is not None), name
         if registry.get(name).modality == "sketch":
             assert home == "emoji-sketch-to-image"
+
+
+def test_tags_teach_and_groups_judge(source: Emoji) -> None:
+    setting = pairs.open_setting("emoji-tags", "any")
+    method = registry.create("wdht", bits=8, epochs=1)
+    assert pairs.home_protocol(type(method)) == "emoji-tags"
+    split = setting.split(method)
+    np.testing.assert_array_equal(split.labels, source.words[split.indices % N])
+    np.testing.assert_array_equal(
+        setting.labels.argmax(1)[setting.frozen.query], source.groups[setting.frozen.query % N]
+    )
+    judged = setting.evaluate(method.fit(split), cutoffs=(None,)).ap[None, "all"]
+    assert judged.shape == setting.frozen.query.shape

@@ -109,7 +109,7 @@ class TVDB(TwoTowerMethod):
     :shapes: maps x (n, h, w, d), regions (n, 5, d + 4), other (n, V), labels (n, C); B (m, bits)
         of a batch; codes int8 (n, bits)
     :defaults: mu = 100, one sweep over the bits a batch, filters over 1 to 3 words, all layers
-        128 wide whatever ``width`` is; chosen here
+        128 wide whatever ``width`` is (after a comparison on digits); chosen here
     :departures: the similarity term and its solution are this package's choice among those usual
         at the time (in each sweep one factor of BB' is held at the codes before it); there is no
         region proposal network: regions are the whole map and four overlapping parts by falling

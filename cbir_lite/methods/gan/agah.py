@@ -102,7 +102,8 @@ class AGAH(TwoTowerMethod):
     :defaults: lambda = 0.8, margin 0.3 on cosines, gradient penalty 10 as in the code; the
         code sums, here all terms are means (of products divided by k for M): gamma = eta = 0.01
         and alpha = 0.001 keep the proportions to the triplets of its weights 0.001, 1 and 1
-        roughly; mu = 0.01 is far more than its weight 1 comes to; 256 features
+        roughly (at larger ones codes collapse on digits); mu = 0.01 is far more than its weight 1
+        comes to; 256 features
     :departures: frozen features and word vectors as inputs; features are scaled row by row, the
         code divides a batch by its norm; the label means F and the codes of the step for M come
         from a pass over the training set before each epoch, not from what the batches left; in
