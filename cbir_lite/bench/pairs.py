@@ -176,8 +176,9 @@ def frozen_protocol(name: str) -> Protocol:
 def home_protocol(method: type[Method]) -> str:
     """The split where a system is measured first.
 
-    Systems of weak supervision learn from words. Text and sketch systems have their pairs in the emoji set; real-valued descriptors of maps are
-    made to find one thing again; all others are measured on CIFAR-10.
+    Text and sketch systems have their pairs in the emoji set, systems of weak supervision its
+    words; real-valued descriptors of maps are made to find one thing again; all others are
+    measured on CIFAR-10.
     """
     if method.modality == "text":
         return "emoji-text-to-image"

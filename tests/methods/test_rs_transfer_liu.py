@@ -66,10 +66,13 @@ def test_the_network_takes_over_the_experts_similarities(lab):
     assert trained > correlation(1, 1e-12) + 0.05
 
 
-def test_experts_agree_with_themselves_and_less_with_others(lab):
+def test_agreement_is_the_correlation_of_opinions(lab):
     method, split = fit(lab)
+    features = seen(split)
+    apart = ~np.eye(200, dtype=bool)
+    s = [naive_opinions(features[:, k], features[:, k].mean(0))[apart] for k in range(5)]
     c = method.agreement(split.x, split.views)
-    assert c.shape == (5, 5)
-    np.testing.assert_allclose(np.diag(c), 1, atol=1e-5)
-    assert (c[~np.eye(5, dtype=bool)] < 0.999).all()
-    assert (c > 0).all()
+    np.testing.assert_allclose(c, np.corrcoef(s), atol=1e-3)
+    # Pixels in another order have the same cosines; a crop shows something else.
+    assert c[0, 3] > 0.999
+    assert c[0, 4] < 0.6

@@ -106,8 +106,8 @@ its numbers. Click a heading to sort, type to filter.
 *Reported*: the survey's values for CIFAR-10 at {INDEX_BITS} bits, mAP in percent over every measure
 of Tables II to IV, so that a range mixes cut-offs and splits; flags lead to the
 [errata](#errata). *Measured*: mAP over the whole database in percent, protocol `{INDEX_PROTOCOL}`
-unless another is named, {INDEX_BITS} bits or else the fewest measured, mean ± standard deviation over
-seeds, {bench}.
+unless another is named, {INDEX_BITS} bits or else the fewest measured, mean ± standard deviation
+over seeds, {bench}.
 Tier A {TIERS["A"]}, B {TIERS["B"]}, C {TIERS["C"]}; a baseline {TIERS["baseline"]}.
 
 {legend}
