@@ -10,16 +10,8 @@ import torch
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
-from cbir_lite.methods.deep import Batch
 from cbir_lite.methods.sketch.sketch_gan_159 import Flow
-
-RANDOM = np.random.default_rng(0)
-X = RANDOM.standard_normal((8, 5)).astype(np.float32)
-T = RANDOM.standard_normal((8, 4)).astype(np.float32)
-CLASS = [0, 0, 1, 1, 2, 2, 0, 1]
-Y = np.eye(3, dtype=np.uint8)[CLASS]
-BATCH = Batch(*(torch.from_numpy(v) for v in (X, Y.astype(np.float32))), torch.arange(8),
-              other=torch.from_numpy(T))  # fmt: skip
+from tests.methods.eight_pairs import BATCH, CLASS, T, X, Y
 
 
 def fitted(**params):
