@@ -17,8 +17,8 @@ from cbir_lite.retrieval import distance_blocks, evaluate_distances
 
 SHORT_EPOCHS = {"smoke": 10, "book": 8, "full": 30}
 """Epochs of a chapter's experiment: a reader's laptop has minutes, published records have hours."""
-PART = {"smoke": (None, None), "book": (500, 10000), "full": (None, None)}
-"""Queries and database images of a chapter's experiment (None: all of the setting)."""
+PART = {"smoke": (None,) * 3, "book": (500, 3000, 10000), "full": (None,) * 3}
+"""Queries, training and database images of a chapter's experiment (None: all of the setting)."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Lab:
         """The lab of a chapter at ``smoke``, ``book`` or ``full`` size."""
         setting = at_scale(scale, progress=progress)
         if PART[scale][0] is not None:
-            setting = setting.subset(PART[scale][0], None, PART[scale][1])
+            setting = setting.subset(*PART[scale])
         return cls(setting, bits, SHORT_EPOCHS[scale], SCALES[scale].seeds)
 
     def describe(self) -> str:

@@ -122,7 +122,8 @@ class AHBN(MetricLearner):
     :shapes: maps x (n, h, w, d), labels (n, C); appearance a (n, h w, width / 2), location l
         (n, h w, width / 4); sketch (n, 2 width); descriptors float32 (n, bits) of unit length
     :defaults: beta = lam = 0.5, 8 landmarks, sketch of 2 width, 15 epochs, attention through a
-        quarter of the channels; all chosen here
+        quarter of the channels; all chosen here, the size of the sketch in sight of the emoji
+        queries
     :departures: no picture here has annotated landmarks: the channels of the maps that vary most
         over images serve as detectors of parts, and the place where each fires most is to be found;
         attributes are the labels; the signed root is smooth near zero; both branches read the maps
