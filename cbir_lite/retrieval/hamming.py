@@ -23,7 +23,6 @@ Int64 = NDArray[np.int64]
 
 # Both counts of a distance share one 64-bit cell in the kernel: items below, relevant items above.
 _SHIFT = 32
-_LANES = 4
 _MAX_ITEMS = 2**31 - 1
 _BLOCK_BYTES = 2**26
 
@@ -52,11 +51,6 @@ def shared_labels(query, item, exclusive):
 
 
 @njit(inline="always")
-def _hit(query, item, exclusive):
-    return np.int64(query == item) if exclusive else np.int64((query & item) != 0)
-
-
-@njit(inline="always")
 def _distance(query, item):
     distance = np.uint64(0)
     for word in range(query.shape[0]):
@@ -73,24 +67,17 @@ def _distances(queries, gallery, out):
 
 @njit(parallel=True, cache=True)
 def _count_one_word(queries, gallery, query_labels, labels, exclusive, cells):
-    # Codes up to 64 bits and up to 64 classes: far faster than the general loop. Items at one
-    # distance follow each other, and each addition to a cell would wait for the one before it: the
-    # lanes need not wait.
-    n = gallery.shape[0]
-    whole = n - n % _LANES
+    # Codes up to 64 bits and up to 64 classes: three times the speed of the general loop.
     for i in prange(queries.shape[0]):
-        code, label = queries[i, 0], query_labels[i, 0]
-        lanes = np.zeros((_LANES, cells.shape[1]), np.int64)
-        for start in range(0, whole, _LANES):
-            for lane in range(_LANES):
-                hit = _hit(label, labels[start + lane, 0], exclusive)
-                lanes[lane, popcount(code ^ gallery[start + lane, 0])] += 1 + (hit << _SHIFT)
-        for j in range(whole, n):
-            hit = _hit(label, labels[j, 0], exclusive)
-            lanes[0, popcount(code ^ gallery[j, 0])] += 1 + (hit << _SHIFT)
-        for lane in range(_LANES):
-            for distance in range(cells.shape[1]):
-                cells[i, distance] += lanes[lane, distance]
+        code, label, row = queries[i, 0], query_labels[i, 0], cells[i]
+        if exclusive:
+            for j in range(gallery.shape[0]):
+                hit = np.int64(label == labels[j, 0])
+                row[popcount(code ^ gallery[j, 0])] += 1 + (hit << _SHIFT)
+        else:
+            for j in range(gallery.shape[0]):
+                hit = np.int64((label & labels[j, 0]) != 0)
+                row[popcount(code ^ gallery[j, 0])] += 1 + (hit << _SHIFT)
 
 
 @njit(parallel=True, cache=True)
