@@ -83,11 +83,15 @@ def notebooks() -> list[Path]:
 
 
 def prepare(scale: str) -> None:
-    """Fetch the data and extract the features that chapters of this scale share."""
-    from cbir_lite.bench import at_scale
+    """Fetch the data and extract the features that chapters of this scale share.
+
+    What one chapter waits for, another would wait for too: sets and features are made here once.
+    """
+    from cbir_lite.bench import at_scale, open_setting
 
     setting = at_scale(scale)
     setting.features("pooled")
+    open_setting("emoji-tags", setting.backbone, progress=True).features("pooled")
 
 
 # -- chapters ------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -30,7 +33,7 @@ def images() -> NDArray[np.uint8]:
 def features(spec: BackboneSpec, runtime: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing
-        run = open_runtime(spec, runtime, False, (BATCH, *images.shape[1:]))
+        run = open_runtime(spec, runtime, None, (BATCH, *images.shape[1:]))
     return np.concatenate([run(images[a : a + BATCH])[0] for a in range(0, len(images), BATCH)])
 
 
@@ -87,3 +90,38 @@ def test_without_openvino_torch_is_used_and_the_extra_is_named(
         choose(PLAIN, "openvino")
     with pytest.raises(RuntimeUnavailable, match=r"bfloat16.*'cbir-lite\[openvino\]'.*lite0-96$"):
         choose(SHORT)
+
+
+SENDS = """
+import os, warnings
+from openvino_telemetry.backend.backend_ga4 import GA4Backend
+sent = []
+GA4Backend.send = lambda self, message: sent.append(message)
+from cbir_lite.features import runtimes
+if {allowed}:
+    import contextlib
+    runtimes._no_telemetry = contextlib.nullcontext
+warnings.simplefilter("ignore")
+runtimes.open_runtime(
+    runtimes.BackboneSpec.parse("efficientnet_lite0-32"), "openvino", None, (1, 8, 8, 3)
+)
+from openvino_telemetry import Telemetry
+Telemetry().force_shutdown(5)
+print(len(sent), os.environ.get("CI"))
+"""
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_nothing_is_sent_from_the_machine_of_a_reader(tmp_path: Path, allowed: bool) -> None:
+    """The second case shows that the first could fail: OpenVINO does send where it may."""
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("CI", "TF_BUILD", "JENKINS_URL")
+    }
+    environment["HOME"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", SENDS.format(allowed=allowed)],
+        env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    sent, ci = done.stdout.split()[-2:]
+    assert (int(sent) > 0) == allowed
+    assert ci == "None"

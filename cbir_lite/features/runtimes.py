@@ -7,7 +7,9 @@ A runtime is a function from a uint8 batch ``(n, height, width, channels)`` to f
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +69,31 @@ def torch_runtime(spec: BackboneSpec, maps: bool) -> Runtime:
     return run
 
 
+@contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """OpenVINO sends usage data on import and conversion, from forked processes, but in CI jobs."""
+    before = os.environ.get("CI")
+    os.environ["CI"] = "true"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CI"]
+        else:
+            os.environ["CI"] = before
+
+
 def openvino_runtime(spec: BackboneSpec, maps: bool, shape: tuple[int, ...]) -> Runtime:
     """The same network compiled by OpenVINO for batches of ``shape`` (n, height, width, channels).
 
     A shorter last batch is padded and cut.
     """
-    import openvino as ov
-
     network = build(spec)
     example = torch.zeros(shape, dtype=torch.uint8)
-    model = ov.convert_model(network, example_input=example, input=[tuple(shape)])
+    with _no_telemetry():
+        import openvino as ov
+
+        model = ov.convert_model(network, example_input=example, input=[tuple(shape)])
     compiled = ov.Core().compile_model(
         model,
         "CPU",
