@@ -6,25 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from cbir_lite.methods.base import sign
-from cbir_lite.methods.cnn._instances import Instances
-from cbir_lite.methods.deep import Batch, DeepMethod
+from cbir_lite.methods.cnn._instances import CategoryMethod, CategoryNetwork
+from cbir_lite.methods.deep import Batch
 
 
-class _Network(nn.Module):
+class _Network(CategoryNetwork):
     """Instances are assigned to categories, the chosen ones make the bag, the bag a code."""
-
-    def __init__(self, x: NDArray[Any], width: int, bits: int, classes: int, dropout: float):
-        super().__init__()
-        self.instances = Instances(x, max(8, width // 16), classes)
-        # What all bags have in common would give all of them one code.
-        self.norm = nn.BatchNorm1d(classes * self.instances.k)
-        self.drop = nn.Dropout(dropout)
-        self.hash_layer = nn.Linear(classes * self.instances.k, bits)
 
     def bag(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Bag features (n, C, k), and scores of the image (n, C)."""
@@ -61,7 +52,7 @@ def level_ranking(theta: Tensor, r: Tensor, margin: float) -> Tensor:
 
 
 @dataclass(kw_only=True, eq=False)
-class DMIRH(DeepMethod):
+class DMIRH(CategoryMethod):
     r"""An image is a bag of instances; bags are ranked by how many labels they share.
 
     Every category chooses among the instances of an image those that show it, and the features of
@@ -89,16 +80,11 @@ class DMIRH(DeepMethod):
     :fidelity: sketch
     """
 
-    reads = "maps"
+    network = _Network
 
     delta: float = 1.0
     alpha: float = 0.1
     beta: float = 1.0
-
-    def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
-        """Bags of instances on maps (n, h, w, d); raises ``ValueError`` for other inputs."""
-        assert n_classes is not None
-        return _Network(x, self.width, self.bits, n_classes, self.dropout)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Ranking of bags, classification of bags, and quantization, each averaged."""

@@ -45,7 +45,10 @@ class DMVH(PretrainedAutoencoder):
     :survey: Section III.1 (2011-2013)
     :cite: kang2012multiview
     :source: the survey's sentence, which is that of the paper's abstract (view-specific and shared
-        hidden nodes in each layer); nothing else was found
+        hidden nodes in each layer), and the abstract of an earlier work by two of its authors
+        with layers of this kind (Kang and Choi 2011, restricted deep belief networks for multi-view
+        learning: own nodes see their view's own nodes below, shared nodes see all, layers learned
+        one by one by contrastive divergence); how codes are made of the layers was not found
     :objective: \min\ \sum_v\|x_v-\hat x_v(b)\|^2,\quad
         h^{l+1}_v=\sigma(W_v^\top h^l_v),\ h^{l+1}_s=\sigma(U^\top[h^l_1;\dots;h^l_V;h^l_s]),\
         b=\mathbb 1[\sigma(z)\ge\tfrac12]

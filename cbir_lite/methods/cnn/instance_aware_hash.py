@@ -12,22 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbir_lite.methods.base import Codes, sign
-from cbir_lite.methods.cnn._instances import Instances
-from cbir_lite.methods.deep import Batch, DeepMethod
+from cbir_lite.methods.cnn._instances import CategoryMethod, CategoryNetwork
+from cbir_lite.methods.deep import Batch
 from cbir_lite.methods.triplet._triplets import ranking_loss, squared_distances
 
 
-class _Network(nn.Module):
+class _Network(CategoryNetwork):
     """One group of features for each category; codes of all groups and of each."""
 
     def __init__(self, x: NDArray[Any], width: int, bits: int, classes: int, dropout: float):
-        super().__init__()
-        self.instances = Instances(x, max(8, width // 16), classes)
+        super().__init__(x, width, bits, classes, dropout)
         k, piece = self.instances.k, math.ceil(bits / classes)
-        # What all images have in common would give all of them one code.
-        self.norm = nn.BatchNorm1d(classes * k)
-        self.drop = nn.Dropout(dropout)
-        self.hash_layer = nn.Linear(classes * k, bits)
         bound = 1 / math.sqrt(k)
         self.piece_weight = nn.Parameter(torch.empty(classes, k, piece).uniform_(-bound, bound))
         self.piece_bias = nn.Parameter(torch.zeros(classes, piece))
@@ -54,7 +49,7 @@ class _Network(nn.Module):
 
 
 @dataclass(kw_only=True, eq=False)
-class InstanceAwareHash(DeepMethod):
+class InstanceAwareHash(CategoryMethod):
     r"""The features of an image lie in groups, one for each category it may show.
 
     Regions of an image are scored for every category, and each category gathers the features of the
@@ -82,15 +77,10 @@ class InstanceAwareHash(DeepMethod):
     :fidelity: sketch
     """
 
-    reads = "maps"
+    network = _Network
 
     lam: float = 1.0
     beta: float = 1.0
-
-    def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
-        """Groups of features on maps (n, h, w, d); raises ``ValueError`` for other inputs."""
-        assert n_classes is not None
-        return _Network(x, self.width, self.bits, n_classes, self.dropout)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Ranking of whole codes, mean ranking of the categories' pieces, and classification."""
