@@ -9,16 +9,10 @@ import torch
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
 from cbir_lite.methods.attention.adah import binary_mask, opposed
-from cbir_lite.methods.deep import Batch
+from tests.methods.few_pairs import few_pairs
 
 RANDOM = np.random.default_rng(3)
-X = RANDOM.standard_normal((7, 2, 3, 5)).astype(np.float32)
-T = RANDOM.random((7, 4)).astype(np.float32)
-Y = np.eye(3, dtype=np.uint8)[[0, 1, 2, 0, 1, 2, 0]]
-Y[3] = [1, 1, 0]
-BATCH = Batch(
-    torch.from_numpy(X), torch.from_numpy(Y).float(), torch.arange(7), other=torch.from_numpy(T)
-)
+X, T, Y, BATCH = few_pairs(RANDOM, (2, 3, 5))
 
 
 def fitted(**params):

@@ -22,23 +22,14 @@ def made(x: np.ndarray, y: np.ndarray, database: Split | None = None) -> Split:
     return Split(x, y.astype(np.uint8), "supervised", np.arange(len(x)), database=database)
 
 
-def test_probabilities_are_those_of_scikit_learn() -> None:
+@pytest.mark.parametrize("classes", [3, 2])
+def test_probabilities_are_those_of_scikit_learn(classes: int) -> None:
+    """Of two classes scikit-learn keeps one row of weights."""
     from sklearn.linear_model import LogisticRegression
 
     x, kind = blobs()
-    method = create("class_codes", bits=16, C=0.1).fit(made(x, np.eye(3)[kind]))
-    z = (x - x.mean(0)) / x.std(0)
-    model = LogisticRegression(C=0.1, max_iter=300, tol=1e-3).fit(z, kind)
-    expected = model.predict_proba(z)[:, ::-1]  # label sets are sorted, the last label first
-    np.testing.assert_allclose(method.probabilities(x), expected, atol=2e-3)
-
-
-def test_two_classes_are_decided_by_one_row_of_weights() -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    x, kind = blobs()
-    x, kind = x[kind < 2], kind[kind < 2]
-    method = create("class_codes", bits=8, C=0.1).fit(made(x, np.eye(2)[kind]))
+    x, kind = x[kind < classes], kind[kind < classes]
+    method = create("class_codes", bits=16, C=0.1).fit(made(x, np.eye(classes)[kind]))
     z = (x - x.mean(0)) / x.std(0)
     model = LogisticRegression(C=0.1, max_iter=300, tol=1e-3).fit(z, kind)
     expected = model.predict_proba(z)[:, ::-1]  # label sets are sorted, the last label first

@@ -10,16 +10,11 @@ import torch
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
-from cbir_lite.methods.deep import Batch, TrainingData
+from cbir_lite.methods.deep import TrainingData
+from tests.methods.few_pairs import few_pairs
 
 RANDOM = np.random.default_rng(1)
-X = RANDOM.standard_normal((8, 5)).astype(np.float32)
-T = RANDOM.random((8, 4)).astype(np.float32)
-Y = np.eye(3, dtype=np.uint8)[RANDOM.integers(0, 3, 8)]
-Y[0] = [1, 1, 0]
-BATCH = Batch(
-    torch.from_numpy(X), torch.from_numpy(Y).float(), torch.arange(8), other=torch.from_numpy(T)
-)
+X, T, Y, BATCH = few_pairs(RANDOM, n=8)
 
 
 def fitted(**params):

