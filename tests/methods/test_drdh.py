@@ -1,4 +1,4 @@
-"""DRDH: average precision, losses and targets with explicit loops; a redundant bit is found."""
+"""DRDH: codes against brute force, losses with explicit loops; a redundant bit is found."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import torch
 
 from cbir_lite.methods.base import load
 from cbir_lite.methods.deep import Batch
-from cbir_lite.methods.reinforcement.drdh import DRDH, average_precision
+from cbir_lite.methods.reinforcement.drdh import (
+    DRDH,
+    average_precision,
+    infer_block,
+    infer_codes,
+)
 
 
 def fitted(lab, **params):
@@ -75,22 +80,78 @@ def test_quality_counts_only_the_bits_that_are_on():
     assert quality == pytest.approx(np.mean(expected), rel=1e-6)
 
 
-def test_hash_loss_is_that_of_explicit_pairs(lab, digits):
-    method = fitted(lab, eta=0.3)
-    x = torch.from_numpy(digits.train.pooled[:7])
-    y = torch.from_numpy(digits.train.y[:7].astype(np.float32))
+def inference_error(B: np.ndarray, y: np.ndarray) -> float:
+    """||B B' - K S||^2, pair by pair."""
+    total = 0.0
+    for i in range(len(B)):
+        for j in range(len(B)):
+            s = 1 if (y[i] * y[j]).sum() > 0 else -1
+            total += (B[i] @ B[j] - B.shape[1] * s) ** 2
+    return total
+
+
+def test_each_bit_of_a_block_becomes_the_better_of_both_values():
+    generator = np.random.default_rng(3)
+    y = (generator.random((11, 4)) < 0.4).astype(int)
+    y[4] = 0
+    B = generator.choice([-1.0, 1.0], (11, 5))
+    block = np.array([7, 4, 0, 9])
+    expected = B.copy()
+    for j in range(5):
+        for i in block:
+            flipped = expected.copy()
+            flipped[i, j] = -flipped[i, j]
+            if inference_error(flipped, y) < inference_error(expected, y):
+                expected = flipped
+    kinds, kind = np.unique(y, axis=0, return_inverse=True)
+    S = np.where(kinds @ kinds.T > 0, 1.0, -1.0)
+    sums = np.stack([B[kind == k].sum(0) for k in range(len(kinds))])
+    actual, G = B.copy(), B.T @ B
+    infer_block(actual, G, sums, S, kind, block)
+    np.testing.assert_array_equal(actual, expected)
+    assert (actual != B).any()
+    np.testing.assert_allclose(G, actual.T @ actual)
+    np.testing.assert_allclose(sums[kind[7]], actual[kind == kind[7]].sum(0))
+
+
+def test_inferred_codes_tell_classes_apart():
+    generator = np.random.default_rng(4)
+    c = generator.integers(0, 4, 120)
+    y = torch.eye(4)[torch.from_numpy(c)]
+    B = infer_codes(y, 12, 5, 30, np.random.default_rng(0))
+    assert set(np.unique(B)) == {-1, 1}
+    words = np.unique(np.concatenate([c[:, None], B], 1), axis=0)
+    assert len(words) == 4
+    # Four words cannot be farther from each other than 2/3 of the bits on average.
+    products = words[:, 1:] @ words[:, 1:].T
+    assert products[~np.eye(4, dtype=bool)].max() <= 0
+
+
+def test_hash_loss_is_that_of_explicit_bits(lab, monkeypatch):
+    kept = []
+    freeze = DRDH._freeze
+
+    def note(self, data):
+        kept.append((self.memory_["B"], data))
+        freeze(self, data)
+
+    monkeypatch.setattr(DRDH, "_freeze", note)
+    method = fitted(lab)
+    (B, data), index = kept[0], torch.arange(9)
+    method.memory_["B"] = B
     with torch.no_grad():
-        terms = {k: float(v) for k, v in method.loss(Batch(x, y, torch.arange(7))).items()}
-        u = method.network_(x).double().numpy()
-    likelihood = 0.0
-    for i in range(7):
-        for j in range(7):
-            theta = 0.5 * sum(u[i, k] * u[j, k] for k in range(8))
-            same = float((y[i] * y[j]).sum() > 0)
-            likelihood += math.log1p(math.exp(theta)) - same * theta
-    rounding = [(v - (1 if v >= 0 else -1)) ** 2 for v in u.ravel()]
-    expected = {"likelihood": likelihood / 49, "quantization": 0.3 * np.mean(rounding)}
-    assert terms == pytest.approx(expected, rel=1e-4)
+        terms = method.loss(Batch(data.x[index], data.y[index], index))
+        u = method.network_(data.x[index]).double().numpy()
+    seen = [i for i in range(9) if B[i].abs().sum() > 0]
+    assert len(seen) >= 5
+    losses = []
+    for i in range(9):
+        for k in range(8):
+            b = float(B[i, k])
+            p = 1 / (1 + math.exp(-u[i, k]))
+            losses.append(-(1 + b) / 2 * math.log(p) - (1 - b) / 2 * math.log(1 - p))
+    assert set(terms) == {"bits"}
+    assert float(terms["bits"]) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_the_difference_is_that_of_explicit_targets():
@@ -153,22 +214,24 @@ def test_the_agent_learns_to_switch_harmful_bits_off():
     assert method.quality(mask) > whole + 0.05
 
 
-def test_images_of_the_reward_never_reach_the_hash_network(lab, monkeypatch):
+def test_images_of_the_reward_never_reach_codes_and_hash_network(lab, monkeypatch):
     seen = []
     loss = DRDH.loss
     monkeypatch.setattr(DRDH, "loss", lambda self, b: seen.append(b.index) or loss(self, b))
-    kept = []
+    kept, coded = [], []
     freeze = DRDH._freeze
 
     def note(self, data):
         freeze(self, data)
         kept.append(self.memory_["kept"])
+        coded.append(self.memory_["B"].abs().sum(1) > 0)
 
     monkeypatch.setattr(DRDH, "_freeze", note)
     fitted(lab)
     assert len(kept) == 1
     assert set(torch.cat(seen).tolist()) == set((~kept[0]).nonzero().squeeze(1).tolist())
     assert int(kept[0].sum()) == 13
+    assert torch.equal(coded[0], ~kept[0])
 
 
 def test_bits_that_are_off_are_plus_one_everywhere_also_after_loading(lab, digits, tmp_path):
@@ -182,12 +245,13 @@ def test_bits_that_are_off_are_plus_one_everywhere_also_after_loading(lab, digit
     np.testing.assert_array_equal(load(tmp_path / "drdh.pt").encode(digits.query.pooled), codes)
 
 
-def test_early_stopping_keeps_the_best_hash_network_and_the_mask(lab, digits):
-    method = fitted(lab, validation=0.2, patience=50, epochs=6)
+def test_only_the_mask_is_left_and_the_agent_plays_last(lab):
+    method = fitted(lab, epochs=6)
     assert set(method.memory_) == {"mask"}
     assert method.memory_["mask"].sum() >= 6
-    losses = [epoch["validation"] for epoch in method.history_]
-    playing = ["gain" in epoch for epoch in method.history_]
-    # While the agent plays, the hash network is the best one and stays so.
-    assert playing == [False] * 5 + [True]
-    assert losses[-1] == pytest.approx(min(losses))
+    assert ["gain" in epoch for epoch in method.history_] == [False] * 5 + [True]
+
+
+def test_a_validation_part_is_refused():
+    with pytest.raises(ValueError, match=r"validation=0\.1 must be 0"):
+        DRDH(validation=0.1)
