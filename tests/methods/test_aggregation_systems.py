@@ -170,19 +170,6 @@ def test_contributions_of_places_and_channels(digits):
             assert c[k].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_repeated_places_lose_weight_and_lonely_ones_too(digits):
-    method = fit("replicator", digits, rows=60)
-    one = np.zeros((1, 1, 5, 3), np.float32)
-    one[0, 0, :3] = [1, 1, 0]
-    one[0, 0, 3] = [1, 0, 0]
-    one[0, 0, 4] = [0, 0, 1]
-    w = method.weights(torch.from_numpy(one))[0]
-    assert w.sum().item() == pytest.approx(1, abs=1e-5)
-    assert w[4] < 1e-3
-    assert w[0].item() == pytest.approx(w[2].item(), abs=1e-6)
-    assert w[3] > w[0]
-
-
 def test_co_weights_follow_the_object_and_rare_channels(digits):
     method = fit("co_weighting", digits, rows=60)
     maps = torch.from_numpy(digits.query.maps[:5])

@@ -24,8 +24,10 @@ class RazavianBaseline(CNNOffTheShelf):
 
     :survey: Section VII-D
     :cite: razavian2015baseline
-    :source: the survey's row and sentence; no open copy of the paper was read, so patches and
-        whitening are as later papers report them
+    :source: the paper's abstract (local features at several scales and positions); public code and
+        notes that take the maximum over the places of the last convolution from this paper;
+        unit length, whitening and the distance as in the same authors' off-the-shelf features;
+        the survey's row; the full text was not read
     :objective: f(r)=\mathrm{norm}\big(P^\top(\mathrm{norm}(\max_{p\in r}\phi(p))-\mu)\big),\quad
         d(q,x)=\frac1R\sum_{r}\min_{s}\|f(q_r)-f(x_s)\|_2
     :shapes: maps x (n, h, w, d); R patches; descriptors float32 (n, R bits)
@@ -33,7 +35,7 @@ class RazavianBaseline(CNNOffTheShelf):
     :departures: the patches are windows of one run of the network, not images of their own; no
         jittered copies of the query; maxima over the whole patch, not over a grid of four cells,
         because maps are small here; maps are those of this package's backbones
-    :fidelity: sketch
+    :fidelity: simplified
     """
 
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
