@@ -98,7 +98,7 @@ def features_of_file(setting: Setting, path: str | Path, kind: str = "pooled") -
         one = np.asarray(file).reshape(1, height, width, channels)
     query = ImageSet(Path(path).name, one, np.ones((1, 1), np.uint8), ("query",))
     if kind != "pooled" or not features.is_handcrafted(setting.backbone):
-        return features.load(query, setting.backbone, kind, progress=False)  # type: ignore[arg-type]
+        return features.load(query, setting.backbone, kind, progress=False)
     rows = setting.frozen.train
     parts = [pixels(whole, int(i), int(i) + 1, FOLDER_SIZE) for i in rows]
     return handcrafted.describe(

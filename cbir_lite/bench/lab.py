@@ -85,7 +85,7 @@ class Lab:
         if labels is not None:
             split = Split(
                 split.x, labels, split.supervision, split.indices, database=split.database,
-                views=split.views, other=split.other,
+                views=split.views, other=split.other, parts=split.parts,
             )  # fmt: skip
         return method.fit(split)
 

@@ -177,8 +177,8 @@ def home_protocol(method: type[Method]) -> str:
     """The split where a system is measured first.
 
     Text and sketch systems have their pairs in the emoji set, systems of weak supervision its
-    words; real-valued descriptors of maps are made to find one thing again; all others are
-    measured on CIFAR-10.
+    words; real-valued descriptors of anything but pooled features are made to find one thing again;
+    all others are measured on CIFAR-10.
     """
     if method.modality == "text":
         return "emoji-text-to-image"
@@ -186,7 +186,7 @@ def home_protocol(method: type[Method]) -> str:
         return "emoji-sketch-to-image"
     if method.supervision == "weakly-supervised":
         return f"emoji-{_TAGS}"
-    if method.reads == "maps" and method.descriptor == "real":
+    if method.reads != "pooled" and method.descriptor == "real":
         return "emoji-instance"
     return "cifar10-59k"
 

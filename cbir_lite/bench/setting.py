@@ -86,7 +86,7 @@ class Setting:
                 self._features[kind] = features.load(
                     self.image_set,
                     self.backbone,
-                    kind,  # type: ignore[arg-type]
+                    kind,
                     train=self.frozen.train,
                     progress=self.progress,
                 )
@@ -164,10 +164,7 @@ class Setting:
                 self.image_set.class_names,
             )
             self._features[f"{kind} {view}"] = features.load(
-                turned,
-                self.backbone,
-                kind,  # type: ignore[arg-type]
-                progress=self.progress,
+                turned, self.backbone, kind, progress=self.progress
             )
         return np.stack([self._features[f"{kind} {view}"] for view in names], 1)
 
@@ -182,6 +179,7 @@ class Setting:
             options.setdefault("seed", method.seed)
         if method.views:
             options.setdefault("views", self.views(method.views, kind))
+        options.setdefault("parts", features.widths(self.image_set, self.backbone, kind))
         return Split.from_protocol(
             self.frozen,
             self.features(kind),
@@ -200,7 +198,7 @@ class Setting:
         for part, encode in (("query", method.encode_query), ("database", method.encode_database)):
             x, rows = self.features(kind), getattr(self.frozen, part)
             # Maps of a whole database do not fit in memory beside those of another worker.
-            step = 2048 if kind == "maps" else len(rows)
+            step = 2048 if x.ndim == 4 else len(rows)
             blocks = [encode(x[rows[a : a + step]]) for a in range(0, len(rows), step)]
             parts.append(np.concatenate(blocks) if len(blocks) > 1 else blocks[0])
         return parts[0], parts[1]

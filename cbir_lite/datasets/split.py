@@ -56,6 +56,9 @@ class Split:
 
     Attributes:
         x: features, feature maps or images (n, ...), any real dtype; float values are finite.
+        parts: how many numbers along the last axis of x belong to each of its parts, where
+            features of several kinds stand side by side (stages of a network, descriptors); else
+            one part holds them all.
         supervision: the method's declared kind, one of :data:`SHOWS`.
         indices: int64 (n,), which images of the set the rows are.
         labelled: bool (n,), rows whose labels may be used (all, some or none).
@@ -68,6 +71,7 @@ class Split:
     """
 
     x: npt.NDArray[Any]
+    parts: tuple[int, ...]
     supervision: str
     indices: Indices
     labelled: npt.NDArray[np.bool_]
@@ -87,6 +91,7 @@ class Split:
         database: Split | None = None,
         views: npt.NDArray[Any] | None = None,
         other: npt.NDArray[Any] | None = None,
+        parts: tuple[int, ...] | None = None,
     ) -> None:
         """Check everything once.
 
@@ -99,6 +104,7 @@ class Split:
             database: see the class.
             views: (n, V, ...), finite.
             other: (n, ...), finite.
+            parts: positive widths that sum to the last axis of x; default: one part.
 
         Raises:
             ValueError: naming the argument and the first row at fault.
@@ -138,11 +144,15 @@ class Split:
             raise ValueError(f"views must be (n, V, ...) of x {x.shape}, got {views.shape}")
         if other is not None and _checked_rows(other) != n:
             raise ValueError(f"x has {n} rows, other has {len(other)}")
+        parts = (x.shape[-1],) if parts is None else tuple(int(p) for p in parts)
+        if min(parts, default=0) < 1 or sum(parts) != x.shape[-1]:
+            raise ValueError(f"parts {parts} do not divide the {x.shape[-1]} columns of x")
         classes = None if hot is None else hot.shape[1]
         if database is not None and database.n_classes != classes:
             raise ValueError(f"the split has {classes} classes, its database {database.n_classes}")
         for name, value in {
             "x": x,
+            "parts": parts,
             "supervision": supervision,
             "indices": rows.astype(np.int64, copy=False),
             "labelled": mask,
@@ -167,6 +177,7 @@ class Split:
         seed: int = 0,
         with_database: bool = False,
         views: npt.NDArray[Any] | None = None,
+        parts: tuple[int, ...] | None = None,
     ) -> Split:
         """The training part of a protocol, cut from a whole set's features and labels.
 
@@ -181,6 +192,7 @@ class Split:
             with_database: whether to add the database; in a semi-supervised split its labelled
                 rows are the labelled training images it holds.
             views: (n_train, V, ...), views of the training rows.
+            parts: widths of the parts of x, see the class.
         """
         hot = as_multi_hot(labels)
         if len(x) != protocol.n_images or len(hot) != protocol.n_images:
@@ -196,8 +208,8 @@ class Split:
         database = None
         if with_database:
             place = protocol.database
-            database = cls(x[place], hot[place], supervision, place, database_mask)
-        return cls(x[train], hot[train], supervision, train, mask, database, views)
+            database = cls(x[place], hot[place], supervision, place, database_mask, parts=parts)
+        return cls(x[train], hot[train], supervision, train, mask, database, views, parts=parts)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -240,6 +252,7 @@ class Split:
             self.database,
             None if self.views is None else self.views[chosen],
             None if self.other is None else self.other[chosen],
+            self.parts,
         )
 
 

@@ -6,11 +6,11 @@
 
 from cbir_lite.features.augment import augment
 from cbir_lite.features.store import (
-    Kind,
     describe_name,
     is_handcrafted,
     load,
     provenance_hash,
+    widths,
 )
 
-__all__ = ["Kind", "augment", "describe_name", "is_handcrafted", "load", "provenance_hash"]
+__all__ = ["augment", "describe_name", "is_handcrafted", "load", "provenance_hash", "widths"]

@@ -1,4 +1,4 @@
-"""Pretrained networks as functions from images to pooled features and spatial maps.
+"""Pretrained networks as functions from images to pooled features, maps and stages.
 
 A backbone has a name ``NETWORK-SIZE[-bf16]``: ``efficientnet_lite0-224`` reads images resized to
 224 x 224 pixels in 32-bit floats, ``efficientnet_lite0-224-bf16`` the same in bfloat16. The name is
@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from cbir_lite._cache import sha256_file
 
 _NAME = re.compile(r"^(?P<network>[a-z0-9_]+)-(?P<size>\d+)(?P<bf16>-bf16)?$")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+Step = Callable[[Tensor], Tensor]
 
 
 class UnknownBackbone(ValueError):
@@ -66,6 +68,8 @@ class Backbone(nn.Module):
 
     Input: uint8 ``(n, height, width, 3)`` or ``(n, height, width, 1)``. Output: pooled float32
     ``(n, channels)`` and maps float32 ``(n, h, w, channels)`` whose mean over positions it is.
+    With ``stages``, numbers of the trunk's steps, the second output is float32 ``(n, sum d)``
+    instead: the output of each of these steps, averaged over positions, side by side.
     """
 
     mean: Tensor
@@ -77,16 +81,24 @@ class Backbone(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.size = size
+        self.stages: tuple[int, ...] = ()
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1) * 255)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Pooled features and maps of a batch."""
+        """Pooled features of a batch, and its maps or stages."""
         x = images.permute(0, 3, 1, 2).float()
         # Grey images are repeated: the networks were trained on three channels.
         x = x.expand(-1, 3, -1, -1)
         x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", align_corners=False)
         x = (x - self.mean) / self.std
+        if self.stages:
+            means = []
+            for i, step in enumerate(_steps(self.trunk)):
+                x = step(x)
+                if i in self.stages:
+                    means.append(x.mean(dim=(2, 3)))
+            return means[-1], torch.cat(means, 1)
         maps = self.trunk(x)
         return maps.mean(dim=(2, 3)), maps.permute(0, 2, 3, 1)
 
@@ -98,6 +110,24 @@ class _LiteTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network.extract_features(x)  # type: ignore[operator]
+
+    def steps(self) -> list[Step]:
+        """Stem and first block, the other blocks, and the last convolution."""
+        net: Any = self.network
+
+        def first(x: Tensor) -> Tensor:
+            y: Tensor = net._blocks[0](net._swish(net._bn0(net._conv_stem(x))))
+            return y
+
+        def last(x: Tensor) -> Tensor:
+            y: Tensor = net._swish(net._bn1(net._conv_head(x)))
+            return y
+
+        return [first, *net._blocks[1:], last]
+
+
+def _steps(trunk: nn.Module) -> list[Step]:
+    return trunk.steps() if isinstance(trunk, _LiteTrunk) else list(trunk.children())
 
 
 def _efficientnet_lite0(size: int) -> Backbone:
@@ -153,26 +183,39 @@ class _TorchvisionWeights:
 class _Network:
     build: Callable[[int], Backbone]
     weights: Callable[[], Path]
-    channels: int
+    stages: dict[int, int]
+    """Steps of the trunk after which resolution or width changes, and the last; their widths."""
+
+    @property
+    def channels(self) -> int:
+        """Width of the maps."""
+        return list(self.stages.values())[-1]
 
 
-def _torchvision(network: str, enum: str, channels: int) -> _Network:
+def _torchvision(network: str, enum: str, stages: dict[int, int]) -> _Network:
     weights = _TorchvisionWeights(network, enum)
-    return _Network(weights.build, weights.path, channels)
+    return _Network(weights.build, weights.path, stages)
 
 
 NETWORKS: dict[str, _Network] = {
-    "efficientnet_lite0": _Network(_efficientnet_lite0, _lite0_weights, 1280),
-    "alexnet": _torchvision("alexnet", "AlexNet_Weights", 256),
-    "vgg16": _torchvision("vgg16", "VGG16_Weights", 512),
-    "resnet18": _torchvision("resnet18", "ResNet18_Weights", 512),
-    "resnet50": _torchvision("resnet50", "ResNet50_Weights", 2048),
+    "efficientnet_lite0": _Network(
+        _efficientnet_lite0,
+        _lite0_weights,
+        {0: 16, 2: 24, 4: 40, 7: 80, 10: 112, 14: 192, 15: 320, 16: 1280},
+    ),
+    "alexnet": _torchvision("alexnet", "AlexNet_Weights", {1: 64, 4: 192, 7: 384, 12: 256}),
+    "vgg16": _torchvision("vgg16", "VGG16_Weights", {3: 64, 8: 128, 15: 256, 22: 512, 30: 512}),
+    "resnet18": _torchvision("resnet18", "ResNet18_Weights", {4: 64, 5: 128, 6: 256, 7: 512}),
+    "resnet50": _torchvision("resnet50", "ResNet50_Weights", {4: 256, 5: 512, 6: 1024, 7: 2048}),
 }
 
 
-def build(spec: BackboneSpec) -> Backbone:
-    """The network in evaluation mode, frozen, channels-last; raises :class:`WeightsUnavailable`."""
+def build(spec: BackboneSpec, stages: bool = False) -> Backbone:
+    """The network in evaluation mode, frozen, channels-last; its second output is its maps or
+    ``stages``. Raises :class:`WeightsUnavailable`.
+    """
     network = NETWORKS[spec.network].build(spec.size)
+    network.stages = tuple(NETWORKS[spec.network].stages) if stages else ()
     network.eval().requires_grad_(False)
     return network.to(memory_format=torch.channels_last)
 

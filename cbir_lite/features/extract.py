@@ -29,8 +29,8 @@ from cbir_lite.features.runtimes import Features, choose, open_runtime
 CODE_VERSION = 1
 """Raised when the same inputs would give other features; old cache entries are then not found."""
 
-Kind = Literal["pooled", "maps"]
-_DTYPES: dict[str, type] = {"pooled": np.float32, "maps": np.float16}
+Kind = Literal["pooled", "maps", "stages"]
+_DTYPES: dict[str, type] = {"pooled": np.float32, "maps": np.float16, "stages": np.float32}
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,10 @@ def extract(
 ) -> NDArray[Any]:
     """Features of every image of a set, from the cache or computed now.
 
-    Returns a read-only memory map: pooled float32 ``(n, d)`` or maps float16 ``(n, h, w, d)``;
-    the maps' mean over positions is the pooled feature up to float16 rounding. Asking for maps
-    fills the pooled entry too. Raises
+    Returns a read-only memory map: pooled float32 ``(n, d)``, maps float16 ``(n, h, w, d)`` or
+    stages float32 ``(n, sum d)``. The maps' mean over positions is the pooled feature up to float16
+    rounding; the last of the stages is the pooled feature. Asking for maps or stages fills the
+    pooled entry too. Raises
     :class:`~cbir_lite.features.backbones.UnknownBackbone`,
     :class:`~cbir_lite.features.backbones.WeightsUnavailable`,
     :class:`~cbir_lite.features.runtimes.RuntimeUnavailable`, and ``FloatingPointError`` when the
@@ -77,9 +78,9 @@ def extract(
     provenance = Provenance(images.images_hash, weights_hash(spec.network), spec.name, chosen)
     wanted = provenance.path(kind)
     if not wanted.exists():
-        # One lock for both kinds: an extraction of maps writes the pooled features too.
+        # One lock for all kinds: an extraction of another kind writes the pooled features too.
         with lock(provenance.path("pooled")):
-            asked: tuple[Kind, ...] = ("pooled", "maps") if kind == "maps" else ("pooled",)
+            asked: tuple[Kind, ...] = ("pooled",) if kind == "pooled" else ("pooled", kind)
             kinds = tuple(k for k in asked if not provenance.path(k).exists())
             if kind in kinds:
                 _fill(images, spec, chosen, provenance, kinds, batch_size, progress)
@@ -107,7 +108,7 @@ def _fill(
     with warnings.catch_warnings():
         # Tracing warns about Python branches on the (fixed) batch shape.
         warnings.simplefilter("ignore")
-        run = open_runtime(spec, runtime, "maps" in kinds, shape)
+        run = open_runtime(spec, runtime, None if kinds[-1] == "pooled" else kinds[-1], shape)
     stores: dict[str, NDArray[Any]] = {
         k: np.lib.format.open_memmap(p, mode="r+") for k, p in partials.items() if done
     }

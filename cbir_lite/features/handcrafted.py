@@ -25,6 +25,7 @@ VERSION = 2
 """Raised when the same images give other descriptors; old cache entries are then not found."""
 
 SMALLEST = 8
+PIXEL_CELLS = (1, 2, 4)  # a side
 HISTOGRAM_BINS = 8
 GREY_BINS = 32
 LBP_SCALES = ((8, 1), (16, 2))  # points, radius in pixels
@@ -66,6 +67,27 @@ def _grey(images: Images) -> Images:
 def pixels(images: Images) -> Features:
     """Grey levels in 0..1 in row, column, channel order: (n, h*w*c)."""
     return images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+
+
+def pixel_stages(images: Images) -> Features:
+    """What stages of a network are, for pixels: means over 1 x 1, 2 x 2 and 4 x 4 cells of the
+    image, and the image itself, side by side: (n, 21 c + h*w*c), see :func:`pixel_stage_widths`.
+    """
+    n, h, w, _ = images.shape
+    whole = pixels(images).reshape(images.shape)
+    parts = []
+    for cells in PIXEL_CELLS:
+        rows, columns = (np.arange(cells + 1) * side // cells for side in (h, w))
+        sums = np.add.reduceat(np.add.reduceat(whole, rows[:-1], 1), columns[:-1], 2)
+        size = np.outer(np.diff(rows), np.diff(columns))[..., None].astype(np.float32)
+        parts.append((sums / size).reshape(n, -1))
+    return np.concatenate([*parts, whole.reshape(n, -1)], axis=1)
+
+
+def pixel_stage_widths(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of each of the :func:`pixel_stages` of images of ``shape`` (h, w, c)."""
+    h, w, c = shape
+    return (*(cells * cells * c for cells in PIXEL_CELLS), h * w * c)
 
 
 def colour_histogram(images: Images) -> Features:

@@ -1,7 +1,8 @@
 """What executes a backbone: PyTorch, or OpenVINO where it is installed.
 
 A runtime is a function from a uint8 batch ``(n, height, width, channels)`` to float32 arrays
-``(pooled (n, d), maps (n, h, w, d) or None)``.
+``(pooled (n, d), beside)``, where ``beside`` is the maps (n, h, w, d), the stages (n, sum d), or
+None: what the runtime was opened for.
 """
 
 from __future__ import annotations
@@ -57,14 +58,14 @@ def processor_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def torch_runtime(spec: BackboneSpec, maps: bool) -> Runtime:
+def torch_runtime(spec: BackboneSpec, beside: str | None) -> Runtime:
     """The backbone in PyTorch: 32-bit floats, channels-last, no gradients."""
-    network = build(spec)
+    network = build(spec, beside == "stages")
 
     def run(batch: Batch) -> Features:
         with torch.inference_mode():
-            pooled, spatial = network(torch.from_numpy(np.require(batch, requirements=["C", "W"])))
-        return pooled.numpy(), spatial.numpy() if maps else None
+            pooled, second = network(torch.from_numpy(np.require(batch, requirements=["C", "W"])))
+        return pooled.numpy(), second.numpy() if beside else None
 
     return run
 
@@ -83,12 +84,12 @@ def _no_telemetry() -> Iterator[None]:
             os.environ["CI"] = before
 
 
-def openvino_runtime(spec: BackboneSpec, maps: bool, shape: tuple[int, ...]) -> Runtime:
+def openvino_runtime(spec: BackboneSpec, beside: str | None, shape: tuple[int, ...]) -> Runtime:
     """The same network compiled by OpenVINO for batches of ``shape`` (n, height, width, channels).
 
     A shorter last batch is padded and cut.
     """
-    network = build(spec)
+    network = build(spec, beside == "stages")
     example = torch.zeros(shape, dtype=torch.uint8)
     with _no_telemetry():
         import openvino as ov
@@ -106,13 +107,18 @@ def openvino_runtime(spec: BackboneSpec, maps: bool, shape: tuple[int, ...]) -> 
         if n < shape[0]:
             batch = np.concatenate([batch, np.repeat(batch[-1:], shape[0] - n, axis=0)])
         out = request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
-        return np.array(out[0][:n]), np.array(out[1][:n]) if maps else None
+        return np.array(out[0][:n]), np.array(out[1][:n]) if beside else None
 
     return run
 
 
-def open_runtime(spec: BackboneSpec, runtime: str, maps: bool, shape: tuple[int, ...]) -> Runtime:
-    """The chosen runtime (see :func:`choose`), ready for batches of ``shape``."""
+def open_runtime(
+    spec: BackboneSpec, runtime: str, beside: str | None, shape: tuple[int, ...]
+) -> Runtime:
+    """The chosen runtime (see :func:`choose`), ready for batches of ``shape``.
+
+    ``beside`` is what it gives beside pooled features: ``maps``, ``stages`` or None.
+    """
     if runtime == "openvino":
-        return openvino_runtime(spec, maps, shape)
-    return torch_runtime(spec, maps)
+        return openvino_runtime(spec, beside, shape)
+    return torch_runtime(spec, beside)

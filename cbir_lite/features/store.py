@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,19 +11,20 @@ from numpy.typing import NDArray
 from cbir_lite._cache import atomic_write, cache_dir, lock, sha256_array
 from cbir_lite.datasets import ImageSet
 from cbir_lite.features import handcrafted
-from cbir_lite.features.backbones import BackboneSpec, weights_hash
-from cbir_lite.features.extract import extract, pixels
+from cbir_lite.features.backbones import NETWORKS, BackboneSpec, weights_hash
+from cbir_lite.features.extract import Kind, extract, pixels
 
 FOLDER_SIZE = 224
 """Side in pixels to which images of a folder are brought where they must be one array."""
 
-Kind = Literal["pooled", "maps", "images"]
+FIXED = tuple(name for name in handcrafted.DESCRIPTORS if name != "bow_patches")
+"""Descriptors that learn nothing, so that they can stand beside other features of an image."""
 
 
 def load(
     images: ImageSet,
     name: str,
-    kind: Kind = "pooled",
+    kind: str = "pooled",
     *,
     train: NDArray[np.int64] | None = None,
     runtime: str = "auto",
@@ -34,22 +35,70 @@ def load(
     Args:
         images: the set.
         name: a backbone (``efficientnet_lite0-224``) or a hand-crafted descriptor.
-        kind: ``pooled`` float32 (n, d); ``maps`` float16 (n, h, w, d), backbones only; ``images``
-            the uint8 images themselves, for systems that are trained end to end.
+        kind: ``pooled`` float32 (n, d); ``maps`` float16 (n, h, w, d), backbones only; ``stages``
+            float32 (n, sum d), the pooled output of each stage of a backbone (or of ``pixels``)
+            side by side; ``images`` the uint8 images themselves. Behind ``pooled`` or ``stages``
+            stand the hand-crafted descriptors to be put beside them, as in ``pooled+hog``.
         train: int64 indices of the training images: a descriptor with a vocabulary learns it from
             these alone.
         runtime: ``auto``, ``torch`` or ``openvino``.
         progress: whether to show a bar.
 
-    Raises ``ValueError`` for an unknown name or a kind that the name does not have.
+    :func:`widths` says which columns are what. Raises ``ValueError`` for an unknown name or a kind
+    that the name does not have.
     """
-    if kind == "images":
-        return pixels(images, 0, len(images), FOLDER_SIZE)
-    if name not in handcrafted.DESCRIPTORS:
-        return extract(images, name, kind, runtime=runtime, progress=progress)
-    if kind != "pooled":
-        raise ValueError(f"{name} has no {kind}: only backbones have spatial maps")
-    return _described(images, name, train, progress)
+    first, beside = _divided(kind)
+    x: NDArray[Any]
+    if first == "images":
+        x = pixels(images, 0, len(images), FOLDER_SIZE)
+    elif not is_handcrafted(name):
+        x = extract(images, name, cast(Kind, first), runtime=runtime, progress=progress)
+    elif first == "stages" and name == "pixels":
+        x = handcrafted.pixel_stages(pixels(images, 0, len(images), FOLDER_SIZE))
+    elif first == "pooled":
+        x = _described(images, name, train, progress)
+    else:
+        raise ValueError(f"{name} has no {first}: only backbones have maps and stages")
+    if not beside:
+        return x
+    return np.concatenate([x, *(_described(images, b, None, progress) for b in beside)], axis=1)
+
+
+def widths(images: ImageSet, name: str, kind: str = "pooled") -> tuple[int, ...] | None:
+    """How many columns of :func:`load` belong to each part: to a stage, to a descriptor.
+
+    None for features of one part.
+    """
+    first, beside = _divided(kind)
+    one = pixels(images, 0, 1, FOLDER_SIZE)
+    if first != "stages" and not beside:
+        return None
+    if is_handcrafted(name):
+        _require_fixed(name)
+        own = handcrafted.describe(one, name, progress=False).shape[1:]
+        parts = handcrafted.pixel_stage_widths(one.shape[1:]) if first == "stages" else own
+    else:
+        stages = tuple(NETWORKS[BackboneSpec.parse(name).network].stages.values())
+        parts = stages if first == "stages" else stages[-1:]
+    described = (handcrafted.describe(one, b, progress=False).shape[1] for b in beside)
+    return (*parts, *described)
+
+
+def _divided(kind: str) -> tuple[str, list[str]]:
+    """The kind and the descriptors beside it; raises ``ValueError`` for what cannot be had."""
+    first, *beside = kind.split("+")
+    if first not in ("pooled", "maps", "stages", "images"):
+        raise ValueError(f"kind {kind!r}: {first!r} is none of pooled, maps, stages, images")
+    if beside and first not in ("pooled", "stages"):
+        raise ValueError(f"kind {kind!r}: nothing can stand beside {first}, which are no rows")
+    for name in beside:
+        _require_fixed(name)
+    return first, beside
+
+
+def _require_fixed(name: str) -> None:
+    if name not in FIXED:
+        raise ValueError(f"{name!r} cannot stand beside other features: use {', '.join(FIXED)}")
 
 
 def _described(

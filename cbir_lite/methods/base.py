@@ -61,7 +61,11 @@ class Method(ABC):
     supervision: ClassVar[str] = "supervised"
     """What the split shows: supervised, semi-supervised or unsupervised."""
     reads: ClassVar[str] = "pooled"
-    """What ``x`` must be: ``pooled`` features (n, d) or spatial ``maps`` (n, h, w, d)."""
+    """What ``x`` must be: ``pooled`` features (n, d), spatial ``maps`` (n, h, w, d), the ``stages``
+    of a network side by side (n, sum d), or the ``images`` themselves; behind ``pooled`` or
+    ``stages`` stand hand-crafted descriptors to be put beside them, as in ``pooled+hog``. The
+    widths of what stands side by side are ``split.parts``.
+    """
     descriptor: ClassVar[str] = "binary"
     """``binary`` (Hamming), ``quantization`` or ``real``."""
     learns_database: ClassVar[bool] = False

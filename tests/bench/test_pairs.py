@@ -108,7 +108,9 @@ def test_every_system_is_at_home_in_a_split_that_serves_it():
 
     homes = {name: home_protocol(registry.get(name)) for name in registry.names()}
     assert homes["dpsh"] == "cifar10-59k"
-    assert homes["rmac"] == "emoji-instance"
+    assert homes["rmac"] == homes["patch_ckn"] == "emoji-instance"
+    assert homes["multilayer_fusion_190"] == homes["dfe_handcrafted_kan"] == "emoji-instance"
+    assert homes["hrnh"] == "cifar10-59k"
     for name, home in homes.items():
         assert (home == "emoji-tags") is (registry.get(name).supervision == "weakly-supervised")
         paired = home.removeprefix("emoji-") in TASKS

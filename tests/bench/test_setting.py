@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from cbir_lite import datasets
-from cbir_lite.bench import Setting, Spec, at_scale, run
+from cbir_lite.bench import Setting, Spec, at_scale, load_suite, run
 from cbir_lite.bench import setting as module
 from cbir_lite.bench.setting import Scale
+from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 
 
@@ -151,3 +152,78 @@ def test_a_semi_supervised_system_sees_its_share_of_the_labels_chosen_by_its_see
     assert (first.labelled != second.labelled).any()
     assert not first.labels[~first.labelled].any()
     assert setting.split(_Sees(), labelled_fraction=0.5).labelled.sum() == round(0.5 * n)
+
+
+class _Reads(Method):
+    """A system that only declares what it reads."""
+
+    def fit(self, split: datasets.Split, **loop: object) -> _Reads:
+        return self
+
+
+class _Stages(_Reads):
+    reads = "stages"
+    learns_database = True
+
+
+class _Beside(_Reads):
+    reads = "pooled+lbp+hog"
+
+
+def test_a_split_says_which_columns_are_which_part() -> None:
+    setting = Setting("digits", "pixels")
+    whole = setting.split(_Stages())
+    assert whole.parts == (1, 4, 16, 64)
+    assert whole.database is not None
+    assert whole.database.parts == whole.parts
+    image = setting.image_set.images[setting.frozen.train][3, ..., 0] / 255
+    low, middle, high, last = np.split(whole.x[3], np.cumsum(whole.parts)[:-1])
+    np.testing.assert_allclose(low, [image.mean()], rtol=1e-5)
+    quarters = [image[a : a + 4, b : b + 4].mean() for a in (0, 4) for b in (0, 4)]
+    np.testing.assert_allclose(middle, quarters, rtol=1e-5)
+    np.testing.assert_allclose(high[5], image[2:4, 2:4].mean(), rtol=1e-5)
+    np.testing.assert_allclose(last, image.ravel(), rtol=1e-5)
+    assert setting.split(_Reads()).parts == (64,)
+
+
+def test_descriptors_stand_beside_the_features_of_a_setting_and_of_its_parts() -> None:
+    setting = Setting("digits", "pixels")
+    split = setting.split(_Beside())
+    assert split.parts == (64, 28, 324)
+    for a, name in zip(np.split(split.x, (64, 92), 1), ("pixels", "lbp", "hog"), strict=True):
+        np.testing.assert_array_equal(a, setting.with_backbone(name).rows("train"))
+    small = setting.subset(20, 50, 80)
+    assert small.split(_Beside()).parts == split.parts
+    assert small.parent is not None
+    rows = small.parent[1]
+    np.testing.assert_array_equal(
+        small.features(_Beside.reads), setting.features(_Beside.reads)[rows]
+    )
+
+
+def test_images_too_are_encoded_in_blocks() -> None:
+    setting = Setting("digits", "pixels")
+    seen: list[int] = []
+
+    class Mean(_Reads):
+        reads, descriptor = "images", "real"
+
+        def embed(self, x: np.ndarray) -> np.ndarray:
+            assert x.dtype == np.uint8
+            seen.append(len(x))
+            return x.reshape(len(x), -1).mean(1, keepdims=True).astype(np.float32)
+
+    tall = setting.frozen.database.repeat(4)
+    object.__setattr__(setting.protocol, "database", tall)
+    assert len(setting.represent(Mean(bits=1))[1]) == len(tall) > 2048
+    assert max(seen) == 2048
+    assert setting.split(Mean(bits=1)).parts == (1,)
+
+
+def test_the_survey_suite_measures_systems_of_every_kind_of_input() -> None:
+    measured = {(s.method.split("/")[0], p) for s in load_suite("survey") for p in s.protocols}
+    for id_, cls in registry.classes().items():
+        if set(cls.reads.split("+")) - {"pooled", "maps"}:
+            real = cls.descriptor == "real"
+            assert (id_, "emoji-instance" if real else "cifar10-59k") in measured, id_
+    assert len({cls.reads for cls in registry.classes().values()}) >= 5

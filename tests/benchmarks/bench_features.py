@@ -47,7 +47,7 @@ def speeds(images: np.ndarray, size: int, repeat: int) -> list[dict[str, Any]]:
     for runtime, spec in ways:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of tracing
-            run = open_runtime(spec, runtime, False, batches[0].shape)
+            run = open_runtime(spec, runtime, None, batches[0].shape)
         runs.append(run)
         first = np.concatenate([run(b)[0] for b in batches])
         if not rows:

@@ -242,3 +242,25 @@ def test_views_belong_to_the_rows_and_follow_them():
         Split(x, supervision="unsupervised", views=views[:3])
     with pytest.raises(ValueError, match="views must be"):
         Split(x, supervision="unsupervised", views=views[:, :, :2])
+
+
+# parts --------------------------------------------------------------------------------------------
+
+
+def test_parts_say_what_stands_side_by_side_and_go_with_every_cut():
+    x = np.arange(30, dtype=np.float32).reshape(6, 5)
+    assert Split(x, Y).parts == (5,)
+    assert Split(x.reshape(6, 1, 1, 5), Y).parts == (5,)
+    split = Split(x, Y, parts=(2, 3))
+    assert split.parts == split.subset([4, 1]).parts == (2, 3)
+    protocol = Protocol("p", "d", *(np.array(r) for r in ([0], [1, 2, 3], [3, 4, 5])), 6)
+    cut = Split.from_protocol(protocol, x, Y, with_database=True, parts=(1, 4))
+    assert cut.database is not None
+    assert cut.parts == cut.database.parts == (1, 4)
+
+
+@pytest.mark.parametrize("parts", [(2, 2), (5, 1), (), (0, 5), (-1, 6)])
+def test_parts_that_do_not_divide_the_columns_are_refused(parts):
+    x = np.zeros((6, 5), np.float32)
+    with pytest.raises(ValueError, match="do not divide the 5 columns"):
+        Split(x, Y, parts=parts)

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cbir_lite.datasets import ImageSet
-from cbir_lite.features import describe_name, load, provenance_hash
+from cbir_lite.features import describe_name, load, provenance_hash, widths
 from cbir_lite.features import extract as module
-from cbir_lite.features.backbones import BackboneSpec, UnknownBackbone, WeightsUnavailable, build
+from cbir_lite.features.backbones import (
+    NETWORKS,
+    Backbone,
+    BackboneSpec,
+    UnknownBackbone,
+    WeightsUnavailable,
+    build,
+)
 from cbir_lite.features.extract import Provenance, extract
 from cbir_lite.features.runtimes import (
     RuntimeUnavailable,
@@ -61,7 +69,6 @@ def test_missing_weights_say_where_they_belong(tmp_path: Path, monkeypatch: pyte
 def test_torchvision_backbone_reads_the_weights_a_reader_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch
     import torchvision
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -70,7 +77,7 @@ def test_torchvision_backbone_reads_the_weights_a_reader_has(
     url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
     model = torchvision.models.resnet18()
     torch.save(model.state_dict(), folder / url.rsplit("/", 1)[-1])
-    pooled, maps = torch_runtime(BackboneSpec.parse("resnet18-64"), True)(image_set(2).images)
+    pooled, maps = torch_runtime(BackboneSpec.parse("resnet18-64"), "maps")(image_set(2).images)
     assert pooled.shape == (2, 512)
     assert maps is not None
     assert maps.shape == (2, 2, 2, 512)
@@ -91,9 +98,9 @@ def test_pooled_is_the_mean_of_the_maps_and_is_cached() -> None:
 def test_runtimes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     images = image_set(6)
     spec = BackboneSpec.parse(BACKBONE)
-    a, _ = torch_runtime(spec, False)(images.images)
-    b, _ = openvino_runtime(spec, False, (4, 8, 8, 3))(images.images[:4])
-    c, _ = openvino_runtime(spec, False, (4, 8, 8, 3))(images.images[4:])
+    a, _ = torch_runtime(spec, None)(images.images)
+    b, _ = openvino_runtime(spec, None, (4, 8, 8, 3))(images.images[:4])
+    c, _ = openvino_runtime(spec, None, (4, 8, 8, 3))(images.images[4:])
     both = np.concatenate([b, c])
     cosine = (a * both).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(both, axis=1)
     assert cosine.min() > 0.9999
@@ -102,7 +109,7 @@ def test_runtimes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_grey_images_are_repeated_to_three_channels() -> None:
     grey = image_set(3, channels=1)
     colour = np.repeat(grey.images, 3, axis=3)
-    run = torch_runtime(BackboneSpec.parse(BACKBONE), False)
+    run = torch_runtime(BackboneSpec.parse(BACKBONE), None)
     np.testing.assert_allclose(run(grey.images)[0], run(colour)[0], atol=1e-5)
 
 
@@ -214,3 +221,143 @@ def test_store_dispatches_by_name() -> None:
         load(images, "pixels", "maps")
     with pytest.raises(ValueError, match="unknown backbone"):
         describe_name("sift-of-the-future")
+
+
+LITE_BLOCKS = (0, 2, 4, 7, 10, 14, 15)
+"""The last block of each resolution and width of EfficientNet-Lite0."""
+
+
+def hooked(images: np.ndarray) -> list[np.ndarray]:
+    """Means over positions of what the blocks and the trunk give, caught by hooks."""
+    network = build(BackboneSpec.parse(BACKBONE))
+    lite, caught = network.trunk.network, []
+    for block in LITE_BLOCKS:
+        lite._blocks[block].register_forward_hook(lambda _m, _i, y: caught.append(y.mean((2, 3))))
+    with torch.inference_mode():
+        pooled, _ = network(torch.from_numpy(images))
+    return [y.numpy() for y in [*caught, pooled]]
+
+
+def test_stages_are_what_hooks_catch_and_pooled_is_the_last() -> None:
+    images = image_set(6)
+    expected = hooked(images.images)
+    pooled, stages = torch_runtime(BackboneSpec.parse(BACKBONE), "stages")(images.images)
+    assert stages is not None
+    np.testing.assert_allclose(stages, np.concatenate(expected, 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(pooled, expected[-1], rtol=1e-4, atol=1e-5)
+    parts = widths(images, BACKBONE, "stages")
+    assert parts == tuple(e.shape[1] for e in expected) == (16, 24, 40, 80, 112, 192, 320, 1280)
+    run = openvino_runtime(BackboneSpec.parse(BACKBONE), "stages", (6, 8, 8, 3))
+    _, compiled = run(images.images)
+    assert compiled is not None
+    for a, b in zip(np.split(compiled, np.cumsum(parts)[:-1], 1), expected, strict=True):
+        cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+        assert cosine.min() > 0.9999
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "resnet18", "resnet50"])
+def test_stages_of_other_networks_have_the_widths_they_say(name: str) -> None:
+    import torchvision
+
+    with torch.device("meta"):
+        model = getattr(torchvision.models, name)()
+        without_head = torch.nn.Sequential(*list(model.children())[:-2])
+        trunk = getattr(model, "features", without_head)
+        backbone = Backbone(trunk.eval(), 64, (0.5,) * 3, (0.5,) * 3)
+        images = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    ends = NETWORKS[name].stages
+    for count in range(1, len(ends) + 1):
+        backbone.stages = tuple(ends)[:count]
+        _, stages = backbone(images)
+        assert stages.shape == (2, sum(list(ends.values())[:count]))
+    assert max(ends) == len(list(trunk.children())) - 1
+    assert NETWORKS[name].channels == list(ends.values())[-1]
+
+
+def test_asking_for_stages_fills_the_pooled_entry_in_the_same_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = image_set(40)
+    stages = extract(images, BACKBONE, "stages", progress=False)
+    assert stages.shape == (40, 2064)
+    assert stages.dtype == np.float32
+
+    def again(*_: object):
+        raise AssertionError("the network ran again")
+
+    monkeypatch.setattr(module, "open_runtime", again)
+    pooled = extract(images, BACKBONE, progress=False)
+    np.testing.assert_array_equal(pooled, stages[:, -1280:])
+    np.testing.assert_array_equal(extract(images, BACKBONE, "stages", progress=False), stages)
+
+
+def test_stages_after_pooled_leave_the_pooled_entry_alone() -> None:
+    images = image_set(5)
+    pooled = extract(images, BACKBONE, runtime="torch", progress=False)
+    path = Provenance(images.images_hash, provenance_hash(BACKBONE), BACKBONE, "torch")
+    before = path.path("pooled").stat().st_mtime_ns
+    stages = extract(images, BACKBONE, "stages", runtime="torch", progress=False)
+    assert path.path("pooled").stat().st_mtime_ns == before
+    np.testing.assert_allclose(stages[:, -1280:], pooled, rtol=1e-4, atol=1e-5)
+
+
+def test_a_killed_extraction_of_stages_goes_on_with_both_kinds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = image_set(2100)
+    calls: list[int] = []
+
+    def open_counting(stop_after: int | None):
+        def run(batch: np.ndarray):
+            if stop_after is not None and len(calls) >= stop_after:
+                raise KeyboardInterrupt
+            calls.append(len(batch))
+            flat = batch.reshape(len(batch), -1).astype(np.float32)
+            return flat[:, -3:], flat
+
+        return lambda *_: run
+
+    monkeypatch.setattr(module, "open_runtime", open_counting(40))
+    with pytest.raises(KeyboardInterrupt):
+        extract(images, BACKBONE, "stages", progress=False)
+    calls.clear()
+    monkeypatch.setattr(module, "open_runtime", open_counting(None))
+    flat = images.images.reshape(2100, -1).astype(np.float32)
+    np.testing.assert_array_equal(extract(images, BACKBONE, "stages", progress=False), flat)
+    np.testing.assert_array_equal(extract(images, BACKBONE, progress=False), flat[:, -3:])
+    assert sum(calls) == 2100 - 1024
+
+
+def test_descriptors_stand_beside_pooled_features_or_stages() -> None:
+    images = image_set(12)
+    pooled, stages = (load(images, BACKBONE, k, progress=False) for k in ("pooled", "stages"))
+    hog, colour = (load(images, d, progress=False) for d in ("hog", "colour_histogram"))
+    both = load(images, BACKBONE, "pooled+colour_histogram+hog", progress=False)
+    np.testing.assert_array_equal(both, np.concatenate([pooled, colour, hog], 1))
+    assert widths(images, BACKBONE, "pooled+colour_histogram+hog") == (1280, 512, 324)
+    wide = load(images, BACKBONE, "stages+hog", progress=False)
+    np.testing.assert_array_equal(wide, np.concatenate([stages, hog], 1))
+    assert widths(images, BACKBONE, "stages+hog") == (16, 24, 40, 80, 112, 192, 320, 1280, 324)
+    np.testing.assert_array_equal(
+        load(images, "lbp", "pooled+hog", progress=False),
+        np.concatenate([load(images, "lbp", progress=False), hog], 1),
+    )
+    assert widths(images, "lbp", "pooled+hog") == (28, 324)
+    assert sum(widths(images, "pixels", "stages+lbp") or ()) == 3 * 21 + 192 + 28
+    assert widths(images, BACKBONE) is None
+    assert widths(images, BACKBONE, "maps") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        (BACKBONE, "pooled+bow_patches", "'bow_patches' cannot stand beside"),
+        (BACKBONE, "pooled+sift", "'sift' cannot stand beside"),
+        (BACKBONE, "maps+hog", "nothing can stand beside maps"),
+        (BACKBONE, "layers", "'layers' is none of pooled, maps, stages, images"),
+        ("hog", "stages", "hog has no stages"),
+    ],
+)
+def test_kinds_that_cannot_be_had_are_named(name: str, kind: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(image_set(12), name, kind, progress=False)

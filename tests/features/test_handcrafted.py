@@ -31,6 +31,28 @@ def test_pixels_are_flat_and_scaled():
     assert describe(images, "pixels") == pytest.approx(np.arange(192)[None] / 255)
 
 
+@pytest.mark.parametrize(("h", "w", "c"), [(8, 8, 1), (9, 11, 3)])
+def test_stages_of_pixels_are_means_over_cells_and_the_pixels(rng, h, w, c):
+    images = rng.integers(0, 256, (3, h, w, c)).astype(np.uint8)
+    found = handcrafted.pixel_stages(images)
+    expected = []
+    for image in images.astype(np.float64) / 255:
+        row = []
+        for cells in (1, 2, 4):
+            for i in range(cells):
+                for j in range(cells):
+                    rows = range(i * h // cells, (i + 1) * h // cells)
+                    columns = range(j * w // cells, (j + 1) * w // cells)
+                    for k in range(c):
+                        row.append(np.mean([image[a, b, k] for a in rows for b in columns]))
+        expected.append([*row, *image.ravel()])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found.dtype == np.float32
+    widths = handcrafted.pixel_stage_widths((h, w, c))
+    assert widths == (c, 4 * c, 16 * c, h * w * c)
+    assert found.shape == (3, sum(widths))
+
+
 @pytest.mark.parametrize(
     ("colour", "place"),
     [

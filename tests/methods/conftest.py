@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from cbir_lite.datasets import Split, as_multi_hot, labelled_mask
-from cbir_lite.features import augment
+from cbir_lite.datasets import ImageSet, Split, as_multi_hot, labelled_mask
+from cbir_lite.features import augment, handcrafted, widths
 from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 
@@ -25,14 +25,20 @@ SHORT = {"epochs": 2, "batch_size": 64, "width": 32}
 SHORT_ROWS = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
-    """Some digits under every form a system may read: ``pooled``, ``maps``, ``images``."""
+    """Some digits under every form a system may read: ``pooled``, ``maps``, ``stages``, ``images``;
+    descriptors may stand beside them.
+    """
 
     pooled: NDArray[np.float32]
     maps: NDArray[np.float32]
     images: NDArray[np.uint8]
     y: NDArray[np.uint8]
+
+    @property
+    def stages(self) -> NDArray[np.float32]:
+        return handcrafted.pixel_stages(self.images)
 
     def other(self, modality: str) -> NDArray[np.float32]:
         """The second modality of each row: its dark strokes, or words that its class favours."""
@@ -43,7 +49,16 @@ class Part:
         return (random.random((len(self.y), 40)) < chance[self.y.argmax(1)]).astype(np.float32)
 
     def x(self, reads: str) -> NDArray[Any]:
-        return getattr(self, reads)
+        first, *beside = reads.split("+")
+        if not beside:
+            return getattr(self, first)
+        return np.concatenate([getattr(self, first), *(described(self, b) for b in beside)], 1)
+
+
+@cache
+def described(part: Part, name: str) -> NDArray[np.float32]:
+    """A hand-crafted descriptor of the images of a part."""
+    return handcrafted.describe(part.images, name, progress=False)
 
 
 @dataclass(frozen=True)
@@ -98,9 +113,13 @@ def make_split(method: Method, rows: int | None = None, *, shuffled: bool = Fals
         seen = seen_through(part, method)[:rows] if method.views else None
         other = part.other(method.modality)[:rows] if method.modality else None
         return Split(
-            x.copy(), y, method.sees, labelled=mask, database=database, views=seen, other=other
-        )
+            x.copy(), y, method.sees, labelled=mask, database=database, views=seen, other=other,
+            parts=parts,
+        )  # fmt: skip
 
+    names = tuple(map(str, range(10)))
+    digits = ImageSet("digits", load().query.images, load().query.y, names)
+    parts = widths(digits, "pixels", method.reads)
     database = split(load().database) if method.learns_database else None
     return split(load().train, rows, database)
 

@@ -34,6 +34,11 @@ def is_random(name: str) -> bool:
     return issubclass(cls, DeepMethod) or ".seed" in inspect.getsource(inspect.getmodule(cls))
 
 
+def as_floats(x: np.ndarray) -> np.ndarray:
+    """A copy that can hold NaN: images, too, may come as numbers that are not finite."""
+    return x.astype(np.float32 if x.dtype == np.uint8 else x.dtype)
+
+
 # -- what comes out --------------------------------------------------------------------------------
 
 
@@ -157,6 +162,7 @@ def test_labels_of_rows_that_are_not_labelled_do_not_matter(name, lab):
             labelled=split.labelled,
             views=split.views,
             other=split.other,
+            parts=split.parts,
         )
     )
     for a, b in zip(lab.sides(first), lab.sides(other), strict=True):
@@ -237,7 +243,7 @@ def test_saved_and_loaded_it_represents_both_sides_the_same(name, lab, tmp_path)
 def test_wrong_width_and_not_finite_inputs_are_refused(name, lab, digits):
     method = lab.short_fit(name)
     x = digits.query.x(method.reads)[:5].copy()
-    broken = [x.copy(), x.copy()]
+    broken = [as_floats(x), as_floats(x)]
     broken[0][3, ..., 0] = np.nan
     broken[1][3, ..., 0] = np.inf
     with pytest.raises(ValueError, match=r"\d"):
@@ -254,12 +260,12 @@ def test_wrong_width_and_not_finite_inputs_are_refused(name, lab, digits):
 def test_training_data_that_is_not_finite_are_refused(name, lab):
     method = lab.create(name, lab.SHORT)
     split = lab.make_split(method, 32)
-    x = split.x.copy()
+    x = as_floats(split.x)
     x[7, ..., 0] = np.nan
     labels = None if split.n_classes is None else split.labels
     mask = split.labelled if split.supervision == "semi-supervised" else None
     rest = {"labelled": mask, "database": split.database}
-    rest |= {"views": split.views, "other": split.other}
+    rest |= {"views": split.views, "other": split.other, "parts": split.parts}
     with pytest.raises(ValueError, match="NaN or infinity, first in row 7"):
         method.fit(Split(x, labels, split.supervision, **rest))
 

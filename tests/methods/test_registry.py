@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -9,6 +10,7 @@ import textwrap
 import pytest
 
 import cbir_lite.methods.cnn as folder
+from cbir_lite.features.store import FIXED
 from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 from cbir_lite.methods.card import CardError
@@ -144,7 +146,8 @@ def test_variants_change_declared_parameters_only():
 def test_every_system_has_the_common_parameters_and_known_declarations():
     for cls in registry.classes().values():
         assert {"bits", "seed"} <= set(cls.parameters())
-        assert cls.reads in {"pooled", "maps"}
+        assert re.fullmatch(r"(pooled|stages)(\+\w+)*|maps|images", cls.reads)
+        assert set(cls.reads.split("+")[1:]) <= set(FIXED)
         assert cls.descriptor in {"binary", "quantization", "real"}
 
 
