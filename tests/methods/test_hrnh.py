@@ -54,6 +54,20 @@ def test_the_cell_reads_the_levels_from_low_to_high() -> None:
     assert np.abs(method.embed(x[:8]) - backwards).max() > 0.01
 
 
+def test_codes_of_levels_are_read_off_the_state_after_each() -> None:
+    method, x, _ = fitted()
+    codes = method.encode_levels(x[:8])
+    assert codes.shape == (8, 3, 6)
+    np.testing.assert_array_equal(codes[:, -1], method.encode(x[:8]))
+    only_lowest = np.where(naive_codes(method, x[:8], (0,)) >= 0, 1, -1)
+    np.testing.assert_array_equal(codes[:, 0], only_lowest)
+    changed = x[:8].copy()
+    changed[:, 5:] += 3  # the highest level
+    np.testing.assert_array_equal(method.encode_levels(changed)[:, :2], codes[:, :2])
+    with pytest.raises(ValueError, match="fitted on inputs"):
+        method.encode_levels(x[:, :9])
+
+
 def test_every_level_reaches_the_code() -> None:
     method, x, _ = fitted()
     before = method.embed(x[:5])

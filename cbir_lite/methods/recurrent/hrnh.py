@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.base import sign
+from cbir_lite.methods.base import Codes, sign
 from cbir_lite.methods.deep import Batch, DeepMethod
 from cbir_lite.methods.networks import Standardise
 from cbir_lite.methods.shallow._linear import pooled
@@ -105,6 +106,17 @@ class HRNH(DeepMethod):
             "quantization": self.lam * (u - sign(u.detach())).square().mean(),
             "balance": self.mu * u.mean(0).square().mean(),
         }
+
+    def encode_levels(self, x: NDArray[Any]) -> Codes:
+        """Codes int8 (n, L, bits) of inputs (n, sum d) after each level; the last is the code."""
+        self._require_fit()
+        self._check_input(x)
+        network = self.network_
+        assert isinstance(network, _Pyramid)
+        with torch.inference_mode():
+            states = network.states(torch.from_numpy(np.array(x, np.float32)))
+            codes: Codes = torch.stack([sign(network.hash_layer(h)) for h in states], 1).numpy()
+        return codes
 
     @staticmethod
     def _descend(loss: Any, optimiser: torch.optim.Optimizer) -> None:
