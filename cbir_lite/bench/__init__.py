@@ -1,6 +1,6 @@
 """Specs to records: settings, runs, resumable grids, and the records themselves."""
 
-from cbir_lite.bench.compare import Difference, difference
+from cbir_lite.bench.compare import Difference, difference, listed, together, weakest
 from cbir_lite.bench.grid import load_suite, run_grid, suite_names
 from cbir_lite.bench.lab import Lab
 from cbir_lite.bench.pairs import PairSetting, home_protocol, open_setting
@@ -19,11 +19,14 @@ __all__ = [
     "at_scale",
     "difference",
     "home_protocol",
+    "listed",
     "load_suite",
     "open_setting",
     "read_records",
     "run",
     "run_grid",
     "suite_names",
+    "together",
+    "weakest",
     "write_records",
 ]

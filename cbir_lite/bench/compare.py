@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +24,39 @@ class Difference(NamedTuple):
             return "supported"
         return "contradicted" if self.high < 0 else "mixed"
 
+    def within(self, low: float = -np.inf, high: float = np.inf) -> str:
+        """Verdict on the difference lying between two margins.
+
+        ``supported`` if the whole interval does, ``contradicted`` if all of it lies outside, else
+        ``mixed``.
+        """
+        if low < self.low and self.high < high:
+            return "supported"
+        return "contradicted" if self.high < low or self.low > high else "mixed"
+
     def __str__(self) -> str:
         return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}], n = {self.n}"
+
+
+def together(*parts: Difference | str) -> str:
+    """The verdict on a claim of several parts (differences or verdicts): theirs if they agree,
+    else ``mixed``.
+
+    >>> together("supported", Difference(0.2, 0.1, 0.3, 9)), together("supported", "contradicted")
+    ('supported', 'mixed')
+    """
+    verdicts = {part if isinstance(part, str) else part.verdict for part in parts}
+    return verdicts.pop() if len(verdicts) == 1 else "mixed"
+
+
+def weakest(parts: Mapping[str, Difference]) -> Difference:
+    """The difference with the smallest mean, which a claim about all of them rests on."""
+    return min(parts.values(), key=lambda d: d.mean)
+
+
+def listed(parts: Mapping[str, Difference]) -> str:
+    """Differences by name, in words."""
+    return "; ".join(f"{name} {part}" for name, part in parts.items())
 
 
 def difference(

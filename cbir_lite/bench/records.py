@@ -162,6 +162,17 @@ def latest(records: pd.DataFrame, code_hashes: dict[str, str]) -> pd.DataFrame:
     return records[records["code_hash"] == current]
 
 
+def newest(records: pd.DataFrame, code_hashes: dict[str, str]) -> pd.DataFrame:
+    """One record for each run, in the order of the records, and the column ``stale``.
+
+    A run is a system, protocol, code length and seed. Where it was measured with older code too
+    (another hash than in ``code_hashes``, by method name), the record of the present code counts.
+    """
+    stale = records["code_hash"] != records["method"].map(code_hashes)
+    ordered = records.assign(stale=stale).sort_values("stale", kind="stable")
+    return ordered.drop_duplicates(["method", "protocol", "bits", "seed"]).sort_index()
+
+
 def summary(
     records: pd.DataFrame, measure: str, by: tuple[str, ...] = ("method", "protocol", "bits")
 ) -> pd.DataFrame:

@@ -33,6 +33,7 @@ HOG_CELLS, HOG_ORIENTATIONS = 4, 9
 WORDS, PATCH, GRID, LONGEST_SIDE = 256, 6, 14, 64
 VOCABULARY_IMAGES, PATCHES_PER_IMAGE = 2000, 40
 NOISE_FLOOR = 10.0  # added to a patch's variance (grey levels squared): flat patches stay flat
+SAME_PLACE = 1e-9  # squared distance (a whitened dimension) below which two words are one
 
 
 def _extra(module: str) -> Any:
@@ -147,11 +148,16 @@ def hog(images: Images) -> Features:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Visual words `words` (k, d), in the space of (patch - `mean`) @ `whiten`."""
+    """Visual words `words` (k, d), in the space of (patch - `mean`) @ `whiten`.
+
+    `first` (k,) is the first word at the place of each word: k-means sets several words on a patch
+    that occurs often, and which of them rounding calls the nearest must not matter.
+    """
 
     words: Features
     mean: Features
     whiten: Features
+    first: NDArray[np.int64]
 
     @classmethod
     def learn(cls, images: Images, seed: int = 0) -> Vocabulary:
@@ -171,7 +177,9 @@ class Vocabulary:
         k = min(WORDS, len(patches))
         means = MiniBatchKMeans(k, random_state=seed, n_init=1, batch_size=4096, max_iter=30)
         means.fit((patches - mean) @ whiten)
-        return cls(means.cluster_centers_.astype(np.float32), mean, whiten)
+        words = means.cluster_centers_.astype(np.float32)
+        apart = np.square(words[:, None] - words).sum(2)
+        return cls(words, mean, whiten, (apart <= SAME_PLACE * words.shape[1]).argmax(1))
 
     def histogram(self, images: Images) -> Features:
         """How often each word is the nearest one, (n, k), L1-normalised, then square-rooted."""
@@ -180,7 +188,8 @@ class Vocabulary:
         points = (patches.reshape(n * m, d) - self.mean) @ self.whiten
         # |p - w|^2 without |p|^2, which is the same for every word.
         scores = points @ self.words.T - 0.5 * (self.words**2).sum(1)
-        return _root_l1(_count(scores.argmax(1).reshape(n, m), len(self.words)))
+        nearest = self.first[scores.argmax(1)]
+        return _root_l1(_count(nearest.reshape(n, m), len(self.words)))
 
 
 def _patches(images: Images) -> Features:

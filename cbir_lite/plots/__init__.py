@@ -9,7 +9,8 @@ from cbir_lite.plots.diagrams import network_diagram
 from cbir_lite.plots.grids import describe_grid, retrieval_grid
 from cbir_lite.plots.heatmap import facet_counts, facet_heatmap
 from cbir_lite.plots.style import OKABE_ITO, PAGE_WIDTH, use
-from cbir_lite.plots.tables import reported_measured, to_html
+from cbir_lite.plots.table_html import to_html
+from cbir_lite.plots.tables import reported_measured
 from cbir_lite.plots.timeline import timeline
 from cbir_lite.plots.tree import taxonomy_tree
 from cbir_lite.plots.verdicts import Verdict, verdict

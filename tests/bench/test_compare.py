@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cbir_lite.bench import Difference, difference
+from cbir_lite.bench import Difference, difference, listed, together, weakest
 
 
 def test_interval_is_that_of_resampled_pairs() -> None:
@@ -37,3 +37,24 @@ def test_measures_must_pair() -> None:
     for a, b in ((np.ones(3), np.ones(4)), (np.ones((2, 2)), np.ones((2, 2))), (np.ones(0),) * 2):
         with pytest.raises(ValueError, match="measures of the same queries"):
             difference(a, b)
+
+
+def test_within_margins_needs_the_whole_interval() -> None:
+    d = Difference(0.0, -0.02, 0.02, 9)
+    assert d.within(-0.03, 0.03) == "supported"
+    assert d.within(-0.03) == "supported"
+    assert d.within(high=0.03) == "supported"
+    assert d.within(-0.01, 0.03) == "mixed"
+    assert d.within(-0.03, 0.01) == "mixed"
+    assert d.within(0.03) == "contradicted"
+    assert d.within(-0.09, -0.03) == "contradicted"
+
+
+def test_parts_of_a_claim_stand_together_or_are_mixed() -> None:
+    assert together("contradicted") == "contradicted"
+    assert together("supported", "supported", "mixed") == "mixed"
+    assert together("mixed", "mixed") == "mixed"
+    parts = {"a": Difference(0.2, 0.1, 0.3, 9), "b": Difference(0.1, 0.05, 0.2, 9)}
+    assert together("supported", *parts.values()) == "supported"
+    assert weakest(parts) is parts["b"]
+    assert listed(parts).startswith("a +0.200 [+0.100, +0.300], n = 9; b +0.100 [")

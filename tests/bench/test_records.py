@@ -13,6 +13,7 @@ from cbir_lite.bench.records import (
     COLUMNS,
     RecordError,
     latest,
+    newest,
     read_records,
     summary,
     usual,
@@ -70,6 +71,18 @@ def test_latest_leaves_out_records_of_other_code(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     write_records(path, [row(), row(code_hash="ffff", seed=1)])
     assert list(latest(read_records(path), {"itq": "00e1"})["seed"]) == [0]
+
+
+def test_newest_prefers_the_present_code_and_says_what_is_older() -> None:
+    rows = [
+        row(code_hash="old", map_all=0.1),
+        row(seed=1, code_hash="old", map_all=0.2),
+        row(code_hash="now", map_all=0.3),
+        row("gone", code_hash="old", map_all=0.4),
+    ]
+    kept = newest(pd.DataFrame(rows), {"itq": "now"})
+    assert kept["map_all"].tolist() == [0.2, 0.3, 0.4]
+    assert kept["stale"].tolist() == [True, False, True]
 
 
 def test_defects_name_file_row_and_column(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_bow_counts_the_nearest_words(rng):
     patches = handcrafted._patches(images)
     d = patches.shape[2]
     words, mean, whiten = rng.normal(size=(20, 5)), rng.normal(size=d), rng.normal(size=(d, 5))
-    vocabulary = Vocabulary(*(a.astype(np.float32) for a in (words, mean, whiten)))
+    vocabulary = Vocabulary(*(a.astype(np.float32) for a in (words, mean, whiten)), np.arange(20))
     expected = np.zeros((len(images), 20))
     for i, row in enumerate(patches):
         for patch in row:
@@ -172,6 +172,18 @@ def test_bow_counts_the_nearest_words(rng):
             expected[i, distances.argmin()] += 1
     found = vocabulary.histogram(images) ** 2 * len(patches[0])
     np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_words_at_one_place_count_as_the_first_of_them(rng):
+    # Half of the patches are the same, so k-means sets several words there.
+    images = np.full((8, 32, 32, 1), 90, np.uint8)
+    images[:4] = rng.integers(0, 256, (4, 32, 32, 1))
+    vocabulary = Vocabulary.learn(images)
+    words = vocabulary.words.astype(np.float64)
+    squares = np.square(words[:, None] - words).sum(2)
+    np.testing.assert_array_equal(vocabulary.first, (squares < 1e-7).argmax(1))
+    assert len(np.unique(vocabulary.first)) < len(words)
+    assert (vocabulary.histogram(images[7:]) > 0).sum() == 1
 
 
 def test_learnt_words_lie_nearer_than_patches_drawn_at_random(rng):

@@ -1,5 +1,7 @@
 """Reported beside measured: the join by hand, the flags, the HTML."""
 
+import base64
+import io
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -179,9 +181,24 @@ def test_html_holds_the_values(make_records):
     assert row[6:8] == ["1.01", "simplified"]
     assert len(body) == len(df)
     assert "not measured" in [r[5] for r in body]
-    assert "errata.html#E02" in table.links
+    assert "errata.html#e02" in table.links
     assert text.count('scope="row"') == len(df)
     assert "http" not in text
+
+
+def test_html_carries_its_rows_as_csv_and_a_filter(make_records):
+    df = reported_measured(2, make_records({("dpsh", "cifar10-59k", 24): [0.5]}))
+    plain = to_html(df, "Table II")
+    assert "table-tools" not in plain.split("<script>")[0]
+    assert "max-height" not in plain
+    text = to_html(df, 'Table "II"', file="two.csv", height="9rem")
+    assert f"{len(df)} rows" in text
+    assert 'download="two.csv"' in text
+    assert "max-height: 9rem" in text
+    (data,) = [link for link in Table(text).links if link.startswith("data:text/csv;base64,")]
+    rows = pd.read_csv(io.BytesIO(base64.b64decode(data.partition(",")[2])))
+    assert list(rows.columns) == list(df.columns)
+    assert len(rows) == len(df)
 
 
 def test_html_refuses_what_it_cannot_show(make_records):

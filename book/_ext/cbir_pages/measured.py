@@ -9,7 +9,7 @@ import pandas as pd
 
 from cbir_lite import plots, survey
 from cbir_lite.bench import SCALES, home_protocol, read_records
-from cbir_lite.bench.records import usual
+from cbir_lite.bench.records import newest, usual
 from cbir_lite.bench.run import code_hash
 from cbir_lite.methods import registry
 from cbir_lite.methods.card import Card
@@ -19,7 +19,6 @@ from .text import errata_links, linked, none, table
 INDEX_PROTOCOL, INDEX_BITS = "cifar10-59k", 32
 UNMEASURED = "not measured yet"
 DENSE = "sortable dense"
-RUN = ["method", "protocol", "bits", "seed"]
 
 
 def records(folder: Path) -> pd.DataFrame:
@@ -37,9 +36,7 @@ def records(folder: Path) -> pd.DataFrame:
     every = every[every["backbone"] == backbone]
     known = registry.cards()
     now = {m: code_hash(m) for m in every["method"].unique() if m.split("/")[0] in known}
-    stale = every["code_hash"] != every["method"].map(now)
-    every = every.assign(stale=stale).sort_values("stale", kind="stable").drop_duplicates(RUN)
-    return every.sort_index().reset_index(drop=True)
+    return newest(every, now).reset_index(drop=True)
 
 
 def of_system(frame: pd.DataFrame, id_: str) -> pd.DataFrame:

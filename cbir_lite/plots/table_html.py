@@ -1,0 +1,173 @@
+"""Reported beside measured as a table of a page: sorted, filtered and taken away by its reader."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+
+import pandas as pd
+
+_HEAD = {
+    "method_label": "Method",
+    "dataset": "Data set",
+    "bits": "Bits",
+    "reported": "Reported mAP, %",
+    "errata": "Errata",
+    "measured": "Measured mAP, %",
+    "ratio": "Measured / reported",
+    "fidelity": "Fidelity",
+    "measured_protocol": "Protocol of the measurement",
+    "result_source": "Source of the reported value",
+}
+_NUMERIC = ("bits", "reported", "measured", "ratio", "result_source")
+
+# Sorts by data-sort of the cells, empty ones last, and hides rows without the words of the filter;
+# all in one attribute-free function, so that several tables on one page may each carry it.
+_SCRIPT = """<script>
+(function () {
+  if (window.cbirSortable) return;
+  window.cbirSortable = true;
+  document.addEventListener("click", function (event) {
+    var button = event.target.closest("table.reported-measured thead button");
+    if (!button) return;
+    var head = button.closest("th"), body = head.closest("table").tBodies[0];
+    var up = head.getAttribute("aria-sort") !== "ascending", column = head.cellIndex;
+    head.parentNode.querySelectorAll("th").forEach(function (th) {
+      th.removeAttribute("aria-sort");
+    });
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    var number = head.dataset.kind === "number";
+    Array.from(body.rows).sort(function (a, b) {
+      var x = a.cells[column].dataset.sort, y = b.cells[column].dataset.sort;
+      if (x === "" || y === "") return (x === "") - (y === "");
+      var order = number ? x - y : x.localeCompare(y);
+      return up ? order : -order;
+    }).forEach(function (row) { body.appendChild(row); });
+  });
+  document.addEventListener("input", function (event) {
+    var box = event.target.closest(".reported-measured-tools input");
+    if (!box) return;
+    var tools = box.parentNode, words = box.value.toLowerCase().split(/\\s+/);
+    var rows = tools.parentNode.querySelectorAll("tbody tr"), shown = 0;
+    rows.forEach(function (row) {
+      var text = row.textContent.toLowerCase();
+      row.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; });
+      shown += row.hidden ? 0 : 1;
+    });
+    tools.querySelector("[role=status]").textContent = shown + " of " + rows.length + " rows";
+  });
+})();
+</script>"""
+_STYLE = """<style>
+.reported-measured { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.reported-measured caption { text-align: left; padding: .3em 0; }
+.reported-measured th, .reported-measured td { padding: .2em .6em; text-align: left;
+  border-bottom: 1px solid currentColor; font-weight: normal; }
+.reported-measured tbody th, .reported-measured td { white-space: nowrap; }
+.reported-measured .number { text-align: right; }
+.reported-measured thead th { position: sticky; top: 0; z-index: 1;
+  background: var(--pst-color-background, Canvas); }
+.reported-measured thead button { all: inherit; border: 0; padding: 0; cursor: pointer;
+  font-weight: bold; }
+.reported-measured thead button:focus-visible { outline: 2px solid currentColor; }
+.reported-measured th[aria-sort=ascending] button::after { content: " \\2191"; }
+.reported-measured th[aria-sort=descending] button::after { content: " \\2193"; }
+</style>"""
+
+
+def _cell(row: dict, column: str, errata_href: str | None) -> tuple[str, object]:
+    """HTML of a cell and the value it sorts by ("" sorts last)."""
+    value = row[column]
+    if column == "measured":
+        if pd.isna(value):
+            return escape(row["status"]), ""
+        spread = "" if pd.isna(row["spread"]) else f" ± {row['spread']:.1f}"
+        seeds = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
+        return f"{value:.1f}{spread} ({seeds})", f"{value:.4f}"
+    if pd.isna(value) or value == "":
+        return "–", ""
+    if column in ("reported", "ratio"):
+        return f"{value:.{1 if column == 'reported' else 2}f}", f"{value:.4f}"
+    if column == "result_source":
+        return f"[{value}]", value
+    if column == "errata":
+        flags = [escape(flag) for flag in value.split("; ")]
+        if errata_href is not None:
+            flags = [f'<a href="{escape(errata_href.format(id=f.lower()))}">{f}</a>' for f in flags]
+        return ", ".join(flags), value
+    return escape(str(value)), value
+
+
+def _tools(df: pd.DataFrame, caption: str, file: str) -> str:
+    """A filter box, the number of rows, and the rows as CSV in the link itself."""
+    data = base64.b64encode(df.to_csv(index=False, float_format="%.4f").encode()).decode()
+    return (
+        '<div class="table-tools reported-measured-tools">'
+        f'<input type="search" placeholder="Filter rows" '
+        f'aria-label="Filter the rows of: {escape(caption)}"> '
+        f'<span role="status">{len(df)} rows</span> '
+        f'<a class="csv" download="{escape(file)}" href="data:text/csv;base64,{data}">'
+        "Download CSV</a></div>"
+    )
+
+
+def to_html(
+    df: pd.DataFrame,
+    caption: str,
+    *,
+    errata_href: str | None = None,
+    file: str | None = None,
+    height: str | None = None,
+) -> str:
+    """The frame of `reported_measured` as an HTML table with caption, for a page of the site.
+
+    Heads are buttons that sort (script and style inline, nothing is fetched); without scripts the
+    table reads as it stands.
+
+    Args:
+        df: with the columns of `reported_measured`.
+        caption: above the table.
+        errata_href: address of an erratum, "{id}" for its id in small letters.
+        file: name under which the rows can be taken away as CSV; with it comes a filter box.
+        height: CSS length beyond which the table scrolls; default: as long as it is.
+
+    `ValueError` for an empty caption or missing columns.
+    """
+    if not caption.strip():
+        raise ValueError("a table needs a caption")
+    if missing := [c for c in (*_HEAD, "spread", "seeds", "status") if c not in df]:
+        raise ValueError(f"the frame has no column {', '.join(missing)}")
+    heads = []
+    for column, name in _HEAD.items():
+        kind = "number" if column in _NUMERIC else "text"
+        heads.append(
+            f'<th scope="col" class="{kind}" data-kind="{kind}">'
+            f'<button type="button">{escape(name)}</button></th>'
+        )
+    lines = []
+    for row in df.to_dict("records"):
+        cells = []
+        for column in _HEAD:
+            text, key = _cell(row, column, errata_href)
+            tag = 'th scope="row"' if column == "method_label" else "td"
+            kind = "number" if column in _NUMERIC else "text"
+            cells.append(
+                f'<{tag} class="{kind}" data-sort="{escape(str(key))}">{text}</{tag.split()[0]}>'
+            )
+        lines.append("<tr>" + "".join(cells) + "</tr>")
+    scroll = "overflow-x: auto" if height is None else f"overflow: auto; max-height: {height}"
+    return "\n".join(
+        [
+            _STYLE,
+            '<div style="font-size: .85em">',
+            *([] if file is None else [_tools(df, caption, file)]),
+            f'<div role="region" tabindex="0" style="{scroll}" aria-label="{escape(caption)}">',
+            '<table class="reported-measured">',
+            f"<caption>{escape(caption)}</caption>",
+            "<thead><tr>" + "".join(heads) + "</tr></thead>",
+            "<tbody>",
+            *lines,
+            "</tbody></table></div></div>",
+            _SCRIPT,
+        ]
+    )
