@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cbir_lite.bench.setting import Setting
 from cbir_lite.datasets import Emoji, Protocol, Split, emoji_protocol, load_emoji, protocol
 from cbir_lite.datasets.emoji_sources import COLOUR, LINES, STYLES
+from cbir_lite.datasets.split import SHOWS
 from cbir_lite.methods.base import Method
 
 TASKS = ("text-to-image", "image-to-text", "sketch-to-image", "sketch-zero-shot")
@@ -92,37 +93,53 @@ class PairSetting(Setting):
         pictures = np.asarray(self.image_set.labels)
         return np.concatenate([pictures, pictures[: len(self.source)]])
 
-    def other_rows(self, rows: NDArray[np.int64], style: str = LINES[0]) -> NDArray[np.float32]:
-        """The second modality of items (n, d): the words, or the features of line art.
+    @cached_property
+    def class_words(self) -> NDArray[np.float32]:
+        """The mean words (C, V) of the training concepts of each class, of length one.
 
-        For the training pictures of a sketch task it is the drawing of the same concept in
-        ``style``; line art itself, and texts, are taken as they are.
+        Nothing is known of other concepts: a class without training concepts has the zero vector.
+        """
+        concepts = np.unique(self.frozen.train % len(self.source))
+        words = self.source.words[concepts].astype(np.float32)
+        # A sum, as the length is one in the end; labels of pictures start with every concept.
+        total = self.labels[concepts].T.astype(np.float32) @ words
+        return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+
+    def other_rows(self, rows: NDArray[np.int64], kind: str = "pooled") -> NDArray[Any]:
+        """The second modality of items (n, ...): the words, or line art's features of a ``kind``.
+
+        For the training pictures of a sketch task it is the drawing of the same concept in the
+        first style of lines; line art itself, and texts, are taken as they are.
         """
         concept = rows % len(self.source)
         if self.modality == "text":
             return self.source.words[concept].astype(np.float32)
         drawn = rows // len(self.source) >= len(COLOUR)
-        lines = list(STYLES).index(style) * len(self.source) + concept
-        x: NDArray[np.float32] = self.features()[np.where(drawn, rows, lines)]
-        return x
+        lines = list(STYLES).index(LINES[0]) * len(self.source) + concept
+        return self.features(kind)[np.where(drawn, rows, lines)]
 
     def _is_other(self, rows: NDArray[np.int64]) -> bool:
         return bool((rows >= len(COLOUR) * len(self.source)).all())
 
     def split(self, method: Method, *, kind: str | None = None, **options: Any) -> Split:
-        """Training pairs: colour pictures with their words, or with line art of their concept."""
+        """Training pairs: colour pictures with their words, or with line art of their concept.
+
+        Beside line art, systems that see all labels are given words of the classes.
+        """
         if method.modality != self.modality:
             raise ValueError(
                 f"{type(method).__name__} reads {method.modality or 'pictures only'}, the split "
                 f"{self.frozen.name} pairs pictures with {self.modality}"
             )
         train = self.frozen.train
+        if self.modality == "sketch" and SHOWS[method.sees] == "all":
+            options.setdefault("semantics", self.class_words)
         return Split(
             self.features(kind or method.reads)[train],
             self.labels[train],
             method.sees,
             train,
-            other=self.other_rows(train),
+            other=self.other_rows(train, method.other_reads),
             **options,
         )
 
@@ -134,7 +151,7 @@ class PairSetting(Setting):
         out = []
         for rows in (self.frozen.query, self.frozen.database):
             if self._is_other(rows):
-                out.append(method.encode_other(self.other_rows(rows)))
+                out.append(method.encode_other(self.other_rows(rows, method.other_reads)))
             else:
                 out.append(method.encode_database(self.features(kind)[rows]))
         return out[0], out[1]

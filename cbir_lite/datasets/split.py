@@ -66,8 +66,10 @@ class Split:
         database: the database as a split, for methods that learn database codes; else None.
         views: (n, V, ...), the same rows seen through V augmentations, for methods that declare
             them; else None.
-        other: (n, d), what belongs to each row in the second modality (the words of a picture,
-            a sketch of it), for cross-modal methods; else None.
+        other: (n, d) or maps (n, h, w, d), what belongs to each row in the second modality (the
+            words of a picture, a sketch of it), for cross-modal methods; else None.
+        semantics: float32 (C, k), read-only, a vector for each class made of words, zero where a
+            class has none; None if the set has no words or labels are hidden.
     """
 
     x: npt.NDArray[Any]
@@ -79,6 +81,7 @@ class Split:
     database: Split | None
     views: npt.NDArray[Any] | None
     other: npt.NDArray[Any] | None
+    semantics: npt.NDArray[np.float32] | None
     _labels: npt.NDArray[np.uint8] | None = field(repr=False)
 
     def __init__(
@@ -92,6 +95,7 @@ class Split:
         views: npt.NDArray[Any] | None = None,
         other: npt.NDArray[Any] | None = None,
         parts: tuple[int, ...] | None = None,
+        semantics: npt.ArrayLike | None = None,
     ) -> None:
         """Check everything once.
 
@@ -105,6 +109,7 @@ class Split:
             views: (n, V, ...), finite.
             other: (n, ...), finite.
             parts: positive widths that sum to the last axis of x; default: one part.
+            semantics: (C, k), finite; like labels dropped at once if the supervision hides them.
 
         Raises:
             ValueError: naming the argument and the first row at fault.
@@ -150,6 +155,9 @@ class Split:
         classes = None if hot is None else hot.shape[1]
         if database is not None and database.n_classes != classes:
             raise ValueError(f"the split has {classes} classes, its database {database.n_classes}")
+        words = None
+        if semantics is not None and classes is not None:
+            words = _checked_semantics(semantics, classes)
         for name, value in {
             "x": x,
             "parts": parts,
@@ -160,6 +168,7 @@ class Split:
             "database": database,
             "views": views,
             "other": other,
+            "semantics": words,
             "_labels": hot,
         }.items():
             object.__setattr__(self, name, value)
@@ -178,6 +187,7 @@ class Split:
         with_database: bool = False,
         views: npt.NDArray[Any] | None = None,
         parts: tuple[int, ...] | None = None,
+        semantics: npt.ArrayLike | None = None,
     ) -> Split:
         """The training part of a protocol, cut from a whole set's features and labels.
 
@@ -193,6 +203,7 @@ class Split:
                 rows are the labelled training images it holds.
             views: (n_train, V, ...), views of the training rows.
             parts: widths of the parts of x, see the class.
+            semantics: (C, k), of the classes; the database goes without.
         """
         hot = as_multi_hot(labels)
         if len(x) != protocol.n_images or len(hot) != protocol.n_images:
@@ -209,7 +220,10 @@ class Split:
         if with_database:
             place = protocol.database
             database = cls(x[place], hot[place], supervision, place, database_mask, parts=parts)
-        return cls(x[train], hot[train], supervision, train, mask, database, views, parts=parts)
+        return cls(
+            x[train], hot[train], supervision, train, mask, database, views, parts=parts,
+            semantics=semantics,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.x)
@@ -253,7 +267,24 @@ class Split:
             None if self.views is None else self.views[chosen],
             None if self.other is None else self.other[chosen],
             self.parts,
+            self.semantics,
         )
+
+
+def _checked_semantics(semantics: npt.ArrayLike, classes: int) -> npt.NDArray[np.float32]:
+    """A read-only copy float32 (C, k). Raises ValueError if it is none of C finite vectors."""
+    given = np.asarray(semantics)
+    if given.ndim != 2 or len(given) != classes or not given.shape[1]:
+        raise ValueError(f"semantics must be (C, k) of {classes} classes, got {given.shape}")
+    if not (np.issubdtype(given.dtype, np.floating) or np.issubdtype(given.dtype, np.integer)):
+        raise ValueError(f"semantics must be of a real number type, got {given.dtype}")
+    words = given.astype(np.float32)
+    finite = np.isfinite(words).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise ValueError(f"semantics hold NaN or infinity, first for class {row}")
+    words.flags.writeable = False
+    return words
 
 
 def _checked_rows(x: npt.NDArray[Any]) -> int:

@@ -9,6 +9,7 @@ asymmetric systems hold different things on the two sides, so they override
 from __future__ import annotations
 
 import dataclasses
+import io
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,10 @@ class Method(ABC):
     """Augmentations of the training images in ``split.views`` (see ``features.augment``)."""
     modality: ClassVar[str | None] = None
     """The second modality of a cross-modal system, ``text`` or ``sketch``: ``split.other``."""
+    other_reads: ClassVar[str] = "pooled"
+    """What ``split.other`` must be if it is sketches: ``pooled`` features (n, d) or ``maps``
+    (n, h, w, d). Texts are words as they are.
+    """
     labelled_fraction: ClassVar[float] = 0.1
     """Share of the training labels that the bench shows to a semi-supervised system."""
     variants: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -114,7 +119,7 @@ class Method(ABC):
         raise TypeError(f"{type(self).__name__} has no real-valued descriptor; use encode()")
 
     def encode_other(self, other: NDArray[Any]) -> NDArray[Any]:
-        """What a cross-modal system holds of its second modality (n, d): codes or descriptors."""
+        """What a cross-modal system holds of its second modality (n, ...): codes or descriptors."""
         raise TypeError(f"{type(self).__name__} is not cross-modal")
 
     def encode_query(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -150,15 +155,37 @@ class Method(ABC):
         for k, v in state.items():
             setattr(self, k, v.numpy() if isinstance(v, torch.Tensor) else v)
 
-    def save(self, path: str | Path) -> None:
-        """Write hyper-parameters and what was learned, atomically; see :func:`load`."""
+    def save(self, path: str | Path, backbone: str | None = None) -> None:
+        """Write hyper-parameters and what was learned, atomically; see :func:`load`.
+
+        ``backbone`` names the features of ``fit``, for :func:`backbone_of`.
+        """
+        content = self.to_bytes(backbone)
+        with atomic_write(Path(path)) as temporary:
+            temporary.write_bytes(content)
+
+    def to_bytes(self, backbone: str | None = None) -> bytes:
+        """What :meth:`save` writes."""
         self._require_fit()
         id_ = type(self).__module__.rsplit(".", 1)[-1]
-        with atomic_write(Path(path)) as temporary:
-            torch.save({"id": id_, "params": self.params, "state": self._state()}, temporary)
+        stream = io.BytesIO()
+        saved = {"id": id_, "params": self.params, "state": self._state(), "backbone": backbone}
+        torch.save(saved, stream)
+        return stream.getvalue()
 
 
-def load(path: str | Path) -> Method:
+def backbone_of(path: str | Path) -> str | None:
+    """The features a saved system was fitted on; None where the file does not tell."""
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True).get("backbone")
+    except FileNotFoundError:
+        raise
+    except Exception:
+        return None
+    return found if isinstance(found, str) else None
+
+
+def load(path: str | Path | io.BytesIO) -> Method:
     """A fitted system from :meth:`Method.save`; reads tensors and plain values only.
 
     Raises ``ValueError`` naming the file when it is not such a file.

@@ -30,6 +30,8 @@ from cbir_lite.methods.base import Codes, Descriptors, Method, require_finite, s
 from cbir_lite.methods.networks import HashNetwork
 
 CHECKPOINT_SECONDS = 10.0
+MAPS_AT_ONCE = 256
+"""Rows of maps or images in one block, which are much larger than pooled features."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Batch:
     """Some rows of the training split: x (B, ...), y multi-hot float (B, C) or None, index (B,).
 
     ``views`` (B, V, ...) are the rows seen through the augmentations the system declares, if any;
-    ``other`` (B, d) their second modality, if the system is cross-modal.
+    ``other`` (B, ...) their second modality, if the system is cross-modal.
     """
 
     x: Tensor
@@ -59,6 +61,11 @@ class Batch:
         return shares_label(self.labels, self.labels)
 
 
+def as_read(other: NDArray[Any]) -> NDArray[Any]:
+    """Rows of the second modality as networks read them: float32, but maps in their own type."""
+    return other if other.ndim == 4 else np.asarray(other, np.float32)
+
+
 def shares_label(a: Tensor, b: Tensor) -> Tensor:
     """s (n, m) float: 1 where multi-hot rows of ``a`` (n, C) and ``b`` (m, C) share a label."""
     return (a @ b.T > 0).float()
@@ -67,13 +74,14 @@ def shares_label(a: Tensor, b: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class TrainingData:
     """The whole training split as tensors: x (n, ...) and, where there are any, y (n, C), views
-    (n, V, ...) and other (n, d).
+    (n, V, ...), other (n, ...) and the semantics of the classes (C, k).
     """
 
     x: Tensor
     y: Tensor | None
     views: Tensor | None = None
     other: Tensor | None = None
+    semantics: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -87,7 +95,7 @@ class TrainingData:
         """The data of the rows of ``index``."""
         parts = (self.y, self.views, self.other)
         y, views, other = (None if t is None else t[index] for t in parts)
-        return TrainingData(self.x[index], y, views, other)
+        return TrainingData(self.x[index], y, views, other, self.semantics)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -175,7 +183,7 @@ class DeepMethod(Method):
         was_training = self.network_.training
         self.network_.eval()
         if x.ndim == 4:
-            batch_size = min(batch_size, 256)
+            batch_size = min(batch_size, MAPS_AT_ONCE)
         parts = []
         with torch.inference_mode():
             for a in range(0, len(x), batch_size):
@@ -249,9 +257,10 @@ class DeepMethod(Method):
             flat = self.prepare(split.views.reshape(-1, *split.views.shape[2:]))
             seen = torch.from_numpy(np.array(flat)).unflatten(0, split.views.shape[:2])
         if self.modality is not None and split.other is not None:
-            other = torch.from_numpy(np.array(split.other, np.float32))
+            other = torch.from_numpy(np.require(as_read(split.other), requirements=["C", "W"]))
         y = None if labels is None else torch.from_numpy(np.array(labels, np.float32))
-        return TrainingData(torch.from_numpy(np.ascontiguousarray(x)), y, seen, other)
+        words = None if split.semantics is None else torch.from_numpy(split.semantics.copy())
+        return TrainingData(torch.from_numpy(np.ascontiguousarray(x)), y, seen, other, words)
 
     def _hold_out(self, data: TrainingData) -> tuple[TrainingData, TrainingData | None]:
         if not self.validation:

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cbir_lite.methods.base import sign
-from cbir_lite.methods.deep import DeepMethod
+from cbir_lite.methods.base import require_finite, sign
+from cbir_lite.methods.deep import MAPS_AT_ONCE, DeepMethod, as_read
 from cbir_lite.methods.networks import HashNetwork
 
 
@@ -46,22 +46,31 @@ class TwoTowerMethod(DeepMethod):
         return TwoTowers(image, self.other_tower(self._others()))
 
     def other_tower(self, other: NDArray[Any]) -> nn.Module:
-        """The network of the second modality for training rows ``other`` (n, d)."""
+        """The network of the second modality for training rows ``other`` (n, ...)."""
         return HashNetwork(other, self.width, self.bits, self.dropout)
 
     def _others(self) -> NDArray[Any]:
         split = getattr(self, "_split", None)
         if split is not None and split.other is not None:
             self.other_shape_ = list(split.other.shape[1:])
-            rows: NDArray[Any] = np.asarray(split.other, np.float32)
-            return rows
+            return as_read(split.other)
         # Rebuilt from a file: the layers only; the statistics come with the state.
         return np.zeros((2, *self.other_shape_), np.float32)
 
-    def other_outputs(self, other: NDArray[Any], batch_size: int = 2048) -> Tensor:
-        """z (n, bits) of the second modality (n, d), in evaluation mode, without gradients.
+    def _semantic_width(self, stand_in: int) -> int:
+        """Numbers in the semantic vector of a class: those of the split, else ``stand_in``."""
+        split = getattr(self, "_split", None)
+        if split is not None:
+            words = split.semantics
+            self.semantic_width_ = stand_in if words is None else int(words.shape[1])
+        # Saved before splits could carry semantics: a stand-in.
+        return getattr(self, "semantic_width_", stand_in)
 
-        Raises ``ValueError`` for another width and for values that are not finite.
+    def other_outputs(self, other: NDArray[Any], batch_size: int = 2048) -> Tensor:
+        """z (n, bits) of the second modality (n, ...) in blocks, in evaluation mode, without
+        gradients.
+
+        Raises ``ValueError`` for another shape and for values that are not finite.
         """
         self._require_fit()
         if tuple(other.shape[1:]) != tuple(self.other_shape_):
@@ -69,17 +78,17 @@ class TwoTowerMethod(DeepMethod):
                 f"{type(self).__name__} was fitted on {self.modality} (n, "
                 f"{', '.join(map(str, self.other_shape_))}) and got {other.shape}"
             )
-        if not np.isfinite(other).all():
-            row = int(np.flatnonzero(~np.isfinite(other).all(axis=1))[0])
-            raise ValueError(f"{self.modality} holds NaN or infinity, first in row {row}")
+        if other.ndim == 4:
+            batch_size = min(batch_size, MAPS_AT_ONCE)
         was_training = self.network_.training
         self.network_.eval()
         tower = self.network_.get_submodule("other")
+        parts = []
         with torch.inference_mode():
-            parts = [
-                tower(torch.from_numpy(np.array(other[a : a + batch_size], "f4")))
-                for a in range(0, len(other), batch_size)
-            ]
+            for a in range(0, len(other), batch_size):
+                block = np.array(other[a : a + batch_size], np.float32)
+                require_finite(block, f"{type(self).__name__}, {self.modality}", a)
+                parts.append(tower(torch.from_numpy(block)))
         self.network_.train(was_training)
         return torch.cat(parts).clone()
 

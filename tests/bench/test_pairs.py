@@ -31,13 +31,13 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Emoji:
     )
     monkeypatch.setattr(pairs, "load_emoji", lambda: made)
 
-    def load(images: ImageSet, *_: object, **__: object) -> np.ndarray:
+    def load(images: ImageSet, _: str, kind: str, **__: object) -> np.ndarray:
         concept = np.tile(np.arange(N), 6)
         style = np.repeat(np.arange(6), N)
         x = np.zeros((6 * N, 10), np.float32)
         x[:, :4] = np.eye(4)[groups[concept]] * 3
         x[:, 4], x[:, 5] = concept, style
-        return x
+        return np.tile(x[:, None, None], (2, 3, 1)) if kind == "maps" else x
 
     monkeypatch.setattr("cbir_lite.bench.setting.features.load", load)
     return made
@@ -76,6 +76,67 @@ def test_line_art_is_paired_with_colour_of_the_same_concept(source: Emoji) -> No
     assert set(rows[:, 5]) == {4, 5}
     with pytest.raises(ValueError, match="pairs pictures with sketch"):
         setting.split(registry.create("prdh"))
+
+
+def test_maps_of_line_art_go_to_the_systems_that_ask_for_them(source: Emoji) -> None:
+    setting = pairs.open_setting("emoji-sketch-to-image", "any")
+    method = registry.create("fg_sbir", bits=16, epochs=3, batch_size=32, lr=1e-2)
+    assert registry.get("zs_sbir").other_reads == "pooled"
+    split = setting.split(method)
+    pooled = setting.split(registry.create("zs_sbir"))
+    assert split.x.shape == split.other.shape == (len(split), 2, 3, 10)
+    assert pooled.other.shape == (len(split), 10)
+    for row, flat, index in zip(split.other, pooled.other, split.indices, strict=True):
+        assert flat[4:6].tolist() == [index % N, 4]
+        assert (row == flat).all()
+    for rows in (setting.frozen.query, setting.frozen.train):
+        assert setting.other_rows(rows, "maps").shape == (len(rows), 2, 3, 10)
+    evaluation = setting.evaluate(method.fit(split))
+    assert evaluation.mean_ap(None) > 0.6  # four groups: chance is 0.25
+
+
+def test_classes_have_the_words_of_their_training_concepts(source: Emoji) -> None:
+    for task in ("sketch-to-image", "sketch-zero-shot", "sketch-zero-shot-concept"):
+        setting = pairs.open_setting(f"emoji-{task}", "any")
+        split = setting.split(registry.create("zs_sbir"))
+        trained = sorted({int(i) % N for i in split.indices})
+        unseen = set(range(N)) - set(trained)
+        classes = range(N) if task.endswith("concept") else source.groups
+        assert len(split.semantics) == split.n_classes == len(set(classes))
+        for c, found in enumerate(split.semantics):
+            rows = [source.words[i].astype(float) for i in trained if classes[i] == c]
+            mean = np.mean(rows, axis=0) if rows else np.zeros(12)
+            length = np.sqrt(sum(v**2 for v in mean)) or 1.0
+            np.testing.assert_allclose(found, mean / length, rtol=1e-5)
+            assert rows or (c in unseen and not found.any())
+
+
+def test_words_of_concepts_that_were_not_trained_on_change_nothing(source: Emoji) -> None:
+    def semantics() -> np.ndarray:
+        setting = pairs.open_setting(task, "any")
+        return setting.split(registry.create("sem_pcyc")).semantics
+
+    for task in ("emoji-sketch-zero-shot", "emoji-sketch-to-image-concept"):
+        frozen = pairs.frozen_protocol(task)
+        trained = np.isin(np.arange(N), frozen.train % N)
+        assert 0 < trained.sum() < N
+        before, words = semantics(), source.words.copy()
+        source.words[~trained] = 1 - words[~trained]
+        np.testing.assert_array_equal(semantics(), before)
+        source.words[trained] = 1 - words[trained]
+        assert not np.array_equal(semantics(), before)
+        source.words[:] = words
+
+
+def test_words_of_classes_go_with_labels_and_line_art_only(source: Emoji) -> None:
+    class Blind(registry.get("zs_sbir")):  # type: ignore[misc]
+        supervision = "unsupervised"
+
+    setting = pairs.open_setting("emoji-sketch-to-image", "any")
+    assert setting.split(Blind(bits=8)).semantics is None
+    assert setting.split(Blind(bits=8), semantics=setting.class_words).semantics is None
+    text = pairs.open_setting("emoji-text-to-image", "any")
+    assert text.split(registry.create("prdh")).semantics is None
 
 
 def test_a_cross_modal_system_is_measured_end_to_end(source: Emoji) -> None:

@@ -264,3 +264,68 @@ def test_parts_that_do_not_divide_the_columns_are_refused(parts):
     x = np.zeros((6, 5), np.float32)
     with pytest.raises(ValueError, match="do not divide the 5 columns"):
         Split(x, Y, parts=parts)
+
+
+# semantics ----------------------------------------------------------------------------------------
+
+WORDS = np.arange(15).reshape(3, 5)
+
+
+def test_semantics_belong_to_the_classes_and_go_with_every_cut():
+    split = Split(X, Y, semantics=WORDS)
+    assert split.semantics.dtype == np.float32
+    for part in (split, split.subset([4, 1]), split.subset([0])):
+        assert part.semantics.tolist() == WORDS.tolist()
+        with pytest.raises(ValueError, match="read-only"):
+            part.semantics[0, 0] = 1
+    assert Split(X, Y).semantics is None
+    assert Split(X, Y).subset([0]).semantics is None
+    given = WORDS.astype(np.float32)
+    kept = Split(X, Y, semantics=given).semantics
+    given[:] = -1
+    assert kept.tolist() == WORDS.tolist()
+
+
+def test_semantics_are_cut_from_a_protocol_too(small):
+    split = Split.from_protocol(small, X, Y, with_database=True, semantics=WORDS)
+    assert split.semantics.tolist() == WORDS.tolist()
+    assert split.database is not None
+    assert split.database.semantics is None
+    assert Split.from_protocol(small, X, Y).semantics is None
+    hidden = Split.from_protocol(small, X, Y, "unsupervised", semantics=WORDS)
+    assert hidden.semantics is None
+
+
+@pytest.mark.parametrize("supervision", sorted(k for k, v in SHOWS.items() if v == "none"))
+def test_semantics_are_not_in_a_split_that_hides_labels(supervision):
+    split = Split(X, Y, supervision, semantics=WORDS)
+    assert split.semantics is None
+    assert split.subset([0, 1]).semantics is None
+    arrays = [v for v in vars(split).values() if isinstance(v, np.ndarray)]
+    assert all(a.shape != WORDS.shape for a in arrays)
+
+
+@pytest.mark.parametrize(
+    ("semantics", "message"),
+    [
+        (WORDS[:2], r"\(C, k\) of 3 classes, got \(2, 5\)"),
+        (WORDS[:, :0], r"got \(3, 0\)"),
+        (WORDS[:, 0], r"got \(3,\)"),
+        (WORDS.astype(complex), "real number type, got complex128"),
+        ([["a"], ["b"], ["c"]], "real number type"),
+        ([[0, 1], [0, np.nan], [np.inf, 0]], "semantics hold NaN or infinity, first for class 1"),
+    ],
+)
+def test_faulty_semantics_are_named(semantics, message):
+    with pytest.raises(ValueError, match=message):
+        Split(X, Y, semantics=semantics)
+
+
+def test_the_second_modality_may_be_maps():
+    maps = np.zeros((6, 2, 3, 4), np.float16)
+    split = Split(X, Y, other=maps)
+    assert split.other is maps
+    assert split.subset([5, 0]).other.shape == (2, 2, 3, 4)
+    maps[4, 1, 2, 3] = np.nan
+    with pytest.raises(ValueError, match="first in row 4"):
+        Split(X, Y, other=maps)

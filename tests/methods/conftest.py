@@ -40,8 +40,10 @@ class Part:
     def stages(self) -> NDArray[np.float32]:
         return handcrafted.pixel_stages(self.images)
 
-    def other(self, modality: str) -> NDArray[np.float32]:
+    def other(self, modality: str, reads: str = "pooled") -> NDArray[np.float32]:
         """The second modality of each row: its dark strokes, or words that its class favours."""
+        if modality == "sketch" and reads == "maps":
+            return 16 * (self.maps > 8).astype(np.float32)
         if modality == "sketch":
             return (self.pooled > 0.5).astype(np.float32)
         random = np.random.default_rng(int(self.pooled.sum() * 1000) % 2**32)
@@ -111,7 +113,7 @@ def make_split(method: Method, rows: int | None = None, *, shuffled: bool = Fals
             y = y[np.random.default_rng(5).permutation(len(y))]
         mask = labelled_mask(y, 0.5) if method.sees == "semi-supervised" else None
         seen = seen_through(part, method)[:rows] if method.views else None
-        other = part.other(method.modality)[:rows] if method.modality else None
+        other = part.other(method.modality, method.other_reads)[:rows] if method.modality else None
         return Split(
             x.copy(), y, method.sees, labelled=mask, database=database, views=seen, other=other,
             parts=parts,
@@ -206,7 +208,7 @@ def sides(method: Method) -> tuple[NDArray[Any], NDArray[Any]]:
     """
     digits = load()
     if method.modality:
-        queries = method.encode_other(digits.query.other(method.modality))
+        queries = method.encode_other(digits.query.other(method.modality, method.other_reads))
         return queries, method.encode_database(digits.database.x(method.reads))
     return (
         method.encode_query(digits.query.x(method.reads)),

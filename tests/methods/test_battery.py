@@ -185,7 +185,7 @@ def test_a_system_says_which_views_or_pairs_it_misses(name, lab):
 @pytest.mark.parametrize("name", [n for n in NAMES if registry.get(n).modality])
 def test_the_second_modality_is_checked_too(name, lab, digits):
     method = lab.short_fit(name)
-    other = digits.query.other(method.modality)[:5].copy()
+    other = digits.query.other(method.modality, method.other_reads)[:5].copy()
     with pytest.raises(ValueError, match=r"\d"):
         method.encode_other(other[:, :-1])
     other[3, 0] = np.nan

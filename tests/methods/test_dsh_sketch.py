@@ -10,6 +10,7 @@ import torch
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
+from cbir_lite.methods.base import load
 from cbir_lite.methods.deep import Batch, TrainingData, shares_label
 from cbir_lite.methods.sketch import _shared as shared
 
@@ -99,8 +100,23 @@ def test_sketches_and_tokens_pass_one_branch_and_tokens_predict_the_sketch(metho
     assert error < 0.5 * (t - t.mean(0)).square().sum()
 
 
-def test_class_vectors_are_means_of_their_rows():
-    found = shared.class_semantics(torch.from_numpy(T), DATA.y).numpy()
+@pytest.mark.parametrize("lost", [False, True])
+def test_semantic_vectors_of_rows_are_the_words_of_their_class(lost, tmp_path):
+    words = RANDOM.random((3, 7)).astype(np.float32)
+    words[1] *= not lost
+    method = registry.create("dsh_sketch", bits=4, epochs=1, width=8)
+    method.fit(Split(X, Y, other=T, semantics=words))
+    for row, c in zip(method.memory_["phi"].numpy(), Y.argmax(1), strict=True):
+        length = max(np.sqrt(sum(v**2 for v in words[c])), 1e-12)
+        np.testing.assert_allclose(row, words[c] / length, rtol=1e-5)
+    assert method.factor().shape == (4, 7)
+    method.save(tmp_path / "system.pt")
+    loaded = load(tmp_path / "system.pt")
+    np.testing.assert_array_equal(loaded.encode_other(T), method.encode_other(T))
+
+
+def test_class_vectors_without_words_are_means_of_their_rows():
+    found = shared.class_semantics(DATA, DATA.other).numpy()
     scaled = (T - T.mean(0)) / T.std(0)
     for c in range(3):
         mean = np.mean([scaled[i] for i in range(9) if Y[i, c]], axis=0)

@@ -1,4 +1,4 @@
-"""FG-SBIR: second-order energy over explicit pairs, triplets, attention over positions."""
+"""FG-SBIR: second-order energy over explicit pairs, triplets, attention on both sides."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods import registry
+from cbir_lite.methods import registry, two_towers
+from cbir_lite.methods.base import load
 from cbir_lite.methods.deep import Batch
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((8, 2, 3, 5)).astype(np.float32)
-T = RANDOM.standard_normal((8, 5)).astype(np.float32)
+T = RANDOM.standard_normal((8, 3, 2, 5)).astype(np.float32)
 Y = np.eye(3, dtype=np.uint8)[[0, 0, 1, 1, 2, 2, 0, 1]]
 BATCH = Batch(*(torch.from_numpy(v) for v in (X, Y.astype(np.float32))), torch.arange(8),
               other=torch.from_numpy(T))  # fmt: skip
@@ -59,17 +60,67 @@ def test_the_energy_starts_as_the_euclidean_distance(method):
     np.testing.assert_allclose(method.distance(s, p), expected, rtol=1e-3, atol=1e-5)
 
 
+def linear(layer, v):
+    return layer.weight.detach().numpy().astype(float) @ v + layer.bias.detach().numpy()
+
+
+def test_photos_and_sketches_are_attended_to_position_by_position(method):
+    for maps, found in ((X, method.embed(X)), (T, method.embed_other(T))):
+        centre, spread = maps.mean((0, 1, 2)), maps.std((0, 1, 2))
+        tower = method.network_.image
+        for i, rows in enumerate(maps.astype(float)):
+            places = [(v - centre) / spread for row in rows for v in row]
+            hidden = [np.maximum(linear(tower.score[0], v), 0) for v in places]
+            e = [np.exp(linear(tower.score[2], h)[0]) for h in hidden]
+            v = sum((w / sum(e) + 1 / len(e)) * p for w, p in zip(e, places, strict=True))
+            deep, fine = tower.fusion.coarse, tower.fusion.fine
+            coarse = linear(deep[4], np.maximum(linear(deep[1], v), 0))
+            z = np.concatenate([coarse, linear(fine[1], v)])
+            np.testing.assert_allclose(found[i], z / np.linalg.norm(z), rtol=1e-3, atol=1e-5)
+
+
 def test_attention_follows_what_the_scores_prefer(method):
-    tower = method.network_.image
-    with torch.no_grad():
-        a = tower.mask(BATCH.x)
-        scores = tower.score(tower.standardise(BATCH.x)).flatten(1)
-        pooled = tower.standardise(torch.einsum("np,npd->nd", a, BATCH.x.flatten(1, 2)))
-        mean = tower.standardise(BATCH.x.mean((1, 2)))
-        expected = tower.fusion(pooled + mean)
+    for name, maps in (("image", BATCH.x), ("other", BATCH.other)):
+        tower = method.network_.get_submodule(name)
+        with torch.no_grad():
+            a = tower.mask(maps)
+            scores = tower.score(tower.standardise(maps)).flatten(1)
         assert torch.allclose(a.sum(1), torch.ones(8))
         assert (a.argmax(1) == scores.argmax(1)).all()
-        assert torch.allclose(tower(BATCH.x), expected, atol=1e-5)
+
+
+def test_both_sides_have_the_same_weights_and_statistics_of_their_own(method):
+    image, other = method.network_.image, method.network_.other
+    for (name, a), b in zip(image.named_parameters(), other.parameters(), strict=True):
+        assert a is b, name
+    for tower, maps in ((image, X), (other, T)):
+        np.testing.assert_allclose(tower.standardise.mean, maps.mean((0, 1, 2)), atol=1e-6)
+        np.testing.assert_allclose(tower.standardise.scale, maps.std((0, 1, 2)), rtol=1e-5)
+
+
+def test_sketch_maps_pass_in_blocks_and_keep_their_type(method, monkeypatch):
+    split = Split(X, Y, other=T.astype(np.float16))
+    assert method._tensors(split.x, split.labels, split).other.dtype == torch.float16
+    whole, sizes = method.embed_other(T), []
+    monkeypatch.setattr(two_towers, "MAPS_AT_ONCE", 3)
+    handle = method.network_.other.register_forward_hook(lambda m, i, o: sizes.append(len(o)))
+    np.testing.assert_allclose(method.embed_other(T), whole, atol=1e-6)
+    assert sizes == [3, 3, 2]
+    handle.remove()
+    broken = T.copy()
+    broken[4, 1, 0, 2] = np.inf
+    with pytest.raises(ValueError, match=r"sketch.*NaN or infinity, first in row 4"):
+        method.embed_other(broken)
+    with pytest.raises(ValueError, match=r"fitted on sketch \(n, 3, 2, 5\) and got \(8, 5\)"):
+        method.embed_other(T.mean((1, 2)))
+
+
+def test_saved_and_loaded_the_towers_still_share(method, tmp_path):
+    method.save(tmp_path / "system.pt")
+    loaded = load(tmp_path / "system.pt")
+    np.testing.assert_array_equal(loaded.embed_other(T), method.embed_other(T))
+    np.testing.assert_array_equal(loaded.embed(X), method.embed(X))
+    assert loaded.network_.image.score is loaded.network_.other.score
 
 
 def test_learning_moves_the_energy_and_orders_training_pairs():
@@ -82,7 +133,11 @@ def test_learning_moves_the_energy_and_orders_training_pairs():
 
 
 def test_other_inputs_than_maps_are_refused():
-    with pytest.raises(ValueError, match=r"photo maps \(n, h, w, d\).*\(8, 30\)"):
-        registry.create("fg_sbir", bits=4, epochs=1).fit(Split(X.reshape(8, 30), Y, other=T))
-    with pytest.raises(ValueError, match=r"\(8, 4\)"):
-        registry.create("fg_sbir", bits=4, epochs=1).fit(Split(X, Y, other=T[:, :4]))
+    pooled = T.mean((1, 2))
+    for x, other, shape in (
+        (X.reshape(8, 30), T, r"\(8, 30\)"),
+        (X, pooled, r"\(8, 5\)"),
+        (X, T[..., :4], r"\(8, 3, 2, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=r"maps \(n, h, w, d\) of photos and.*" + shape):
+            registry.create("fg_sbir", bits=4, epochs=1).fit(Split(x, Y, other=other))

@@ -8,18 +8,20 @@ import torch
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
+from cbir_lite.methods.base import load
 from cbir_lite.methods.deep import Batch
 from cbir_lite.methods.sketch import _shared as shared
-from tests.methods.eight_pairs import BATCH, CLASS, T, X, Y
+from tests.methods.eight_pairs import BATCH, CLASS, WORDS, T, X, Y
 
 
-def fitted(**params):
+def fitted(words=None, **params):
     settings = {"bits": 4, "width": 16, "epochs": 1, "dropout": 0.0, **params}
-    return registry.create("sem_pcyc", **settings).fit(Split(X, Y, other=T))
+    return registry.create("sem_pcyc", **settings).fit(Split(X, Y, other=T, semantics=words))
 
 
-def test_every_term_over_explicit_rows():
-    method = fitted(lam=3.0, regression=0.5, sparsity=0.7)
+@pytest.mark.parametrize("words", [None, WORDS])
+def test_every_term_over_explicit_rows(words):
+    method = fitted(words, lam=3.0, regression=0.5, sparsity=0.7)
     method.network_.double()
     method.memory_["side"] = method.memory_["side"].double()
     batch = Batch(BATCH.x.double(), BATCH.y.double(), BATCH.index, other=BATCH.other.double())
@@ -65,11 +67,39 @@ def test_every_term_over_explicit_rows():
         assert found[name] == pytest.approx(value, rel=1e-4), name
 
 
-def test_side_information_is_what_photos_and_sketches_of_a_class_look_like():
+def test_side_information_without_words_is_what_photos_and_sketches_of_a_class_look_like():
     side = fitted().memory_["side"].numpy()
     y = torch.from_numpy(Y.astype(np.float32))
-    parts = [shared.class_semantics(torch.from_numpy(v), y).numpy() for v in (X, T)]
+    parts = [shared.class_means(torch.from_numpy(v), y).numpy() for v in (X, T)]
     np.testing.assert_allclose(side, np.concatenate(parts, 1) * np.sqrt(4.5), rtol=1e-5)
+
+
+def test_side_information_is_the_words_of_a_class_whatever_it_looks_like():
+    some = [[v / np.sqrt(sum(w**2 for w in row)) * np.sqrt(6) for v in row] for row in WORDS]
+    method = fitted(WORDS)
+    np.testing.assert_allclose(method.memory_["side"], some, rtol=1e-5)
+    assert (method.memory_["side"].square().mean(1) - 1).abs().max() < 1e-5
+    assert method.network_.encoder[0].in_features == method.network_.decoder.out_features == 6
+    nothing = np.array([[0, 0], [1, 0], [0, 1]])
+    assert not fitted(nothing).memory_["side"][0].any()
+
+
+@pytest.mark.parametrize("words", [None, WORDS])
+def test_saved_and_loaded_with_words_or_without(words, tmp_path):
+    method = fitted(words)
+    method.save(tmp_path / "system.pt")
+    loaded = load(tmp_path / "system.pt")
+    np.testing.assert_array_equal(loaded.embed_other(T), method.embed_other(T))
+    assert torch.equal(loaded.memory_["side"], method.memory_["side"])
+    assert loaded.network_.decoder.out_features == method.network_.decoder.out_features
+
+
+def test_a_file_from_before_splits_had_words_is_read(tmp_path):
+    method = fitted()
+    expected = method.embed_other(T)
+    del method.semantic_width_
+    method.save(tmp_path / "system.pt")
+    np.testing.assert_array_equal(load(tmp_path / "system.pt").embed_other(T), expected)
 
 
 def test_players_own_disjoint_parts_that_cover_the_network():

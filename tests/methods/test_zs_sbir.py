@@ -10,19 +10,26 @@ import torch
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
+from cbir_lite.methods.base import load
 from cbir_lite.methods.deep import Batch
 from cbir_lite.methods.sketch import _shared as shared
 from cbir_lite.methods.sketch import zs_sbir
-from tests.methods.eight_pairs import BATCH, CLASS, T, X, Y
+from tests.methods.eight_pairs import BATCH, CLASS, WORDS, T, X, Y
+
+
+def fitted(words=None):
+    new = registry.create("zs_sbir", bits=4, width=16, epochs=1, dropout=0.0, margin=0.6)
+    return new.fit(Split(X, Y, other=T, semantics=words))
 
 
 @pytest.fixture
 def method():
-    new = registry.create("zs_sbir", bits=4, width=16, epochs=1, dropout=0.0, margin=0.6)
-    return new.fit(Split(X, Y, other=T))
+    return fitted()
 
 
-def test_losses_over_explicit_triplets(method):
+@pytest.mark.parametrize("words", [None, WORDS])
+def test_losses_over_explicit_triplets(words):
+    method = fitted(words)
     positive, negative = (
         torch.tensor([1, 0, 7, 2, 4, 5, 6, 3]),
         torch.tensor([4, 2, 0, 1, 3, 0, 5, 6]),
@@ -52,6 +59,23 @@ def test_losses_over_explicit_triplets(method):
         terms["domain"] += (told(s[i], False) + told(a, True) + told(b, True)) / 24
     for name, value in terms.items():
         assert found[name] == pytest.approx(value, rel=1e-4), name
+
+
+@pytest.mark.parametrize("words", [None, WORDS])
+def test_class_vectors_are_words_where_there_are_any_and_kept(words, tmp_path):
+    method = fitted(words)
+    e = method.memory_["semantics"].numpy()
+    if words is None:
+        y = torch.from_numpy(Y.astype(np.float32))
+        expected = shared.class_means(torch.from_numpy(T), y).numpy()
+    else:
+        expected = np.array([row / np.sqrt(sum(v**2 for v in row)) for row in words])
+    np.testing.assert_allclose(e, expected, rtol=1e-5)
+    assert method.network_.semantics[3].out_features == e.shape[1]
+    method.save(tmp_path / "system.pt")
+    loaded = load(tmp_path / "system.pt")
+    np.testing.assert_array_equal(loaded.embed_other(T), method.embed_other(T))
+    assert torch.equal(loaded.memory_["semantics"], method.memory_["semantics"])
 
 
 def test_a_reversed_gradient_leaves_the_value_and_turns_the_slope():

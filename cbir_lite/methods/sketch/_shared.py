@@ -19,12 +19,21 @@ def per_label(y: Tensor) -> Tensor:
     return y / y.sum(1, keepdim=True).clamp_min(1)
 
 
-def class_semantics(x: Tensor, y: Tensor) -> Tensor:
-    """A vector of unit length for each class (C, d): the mean of its rows x (n, d), standardised.
+def class_semantics(data: TrainingData, *rows: Tensor) -> Tensor:
+    """The semantic vector of each class, of unit length (C, k): what the split says of it in words.
 
-    It stands in for the word vector of the class name, which a split does not carry: classes that
-    look alike get vectors that are near. A class without rows gets the zero vector.
+    Where a split has no words, what the class looks like stands in: the means of its ``rows``
+    (n, d) side by side, so classes that look alike get vectors that are near. A class without
+    words, or without rows, gets the zero vector.
     """
+    if data.semantics is not None:
+        return F.normalize(data.semantics, dim=1)
+    assert data.y is not None
+    return F.normalize(torch.cat([class_means(x, data.y) for x in rows], 1), dim=1)
+
+
+def class_means(x: Tensor, y: Tensor) -> Tensor:
+    """The mean of the standardised rows x (n, d) of each class in y (n, C), of unit length."""
     scaled = (x - x.mean(0)) / x.std(0, correction=0).clamp_min(1e-6)
     return F.normalize(per_label(y.T) @ scaled, dim=1)
 

@@ -83,12 +83,15 @@ class DeepSketchHashing(TwoTowerMethod):
         +\lambda\big(\|\phi(Y)-B_I D\|_F^2+\|\phi(Y)-B_S D\|_F^2\big)
         +\gamma\big(\|F_I-B_I\|_F^2+\|F_S-B_S\|_F^2\big),
         \quad W_{ij}\in\{-1,1\},\ B\in\{-1,1\}^{n\times m}
-    :shapes: x (n, d), other (n, d_s), labels (n, C); phi(Y) (n, d_s); codes int8 (n, bits = m)
+    :shapes: x (n, d), other (n, d_s), labels (n, C), semantics (C, k); phi(Y) (n, k), or (n, d_s)
+        without semantics; codes int8 (n, bits = m)
     :defaults: lambda = 0.01; gamma = 1e-5, as in the code of GDH; three passes over the bits an
         epoch; the networks minimise the last bracket, as a mean, so that gamma does not slow them
     :departures: frozen features replace three CNNs; sketch-tokens, contours of a separate detector,
-        are ridge regressions from an image's features to those of its line drawing; a class's
-        word vector is the mean of its sketches' features; fusion is one linear layer
+        are ridge regressions from an image's features to those of its line drawing; in place of a
+        pretrained word vector a class has what the split says of it in words (in the emoji set
+        the mean keywords of its training concepts), and where a split has no words the mean
+        of its sketches' features; fusion is one linear layer
     :fidelity: simplified
     """
 
@@ -110,14 +113,13 @@ class DeepSketchHashing(TwoTowerMethod):
         """Semantic vectors, and random codes of both sides."""
         assert data.y is not None
         assert data.other is not None
-        self.memory_["phi"] = F.normalize(
-            per_label(data.y) @ class_semantics(data.other, data.y), dim=1
-        )
+        e = class_semantics(data, data.other)
+        self.memory_["phi"] = F.normalize(per_label(data.y) @ e, dim=1)
         for k, name in enumerate(("B_I", "B_S")):
             self.memory_[name] = random_signs(self.seed * 2 + k, len(data), self.bits)
 
     def objective(self, W: Tensor, D: Tensor, F_I: Tensor, F_S: Tensor) -> Tensor:
-        """The whole objective of the codes in memory, for W (n, n), D (m, d_s), F (n, m)."""
+        """The whole objective of the codes in memory, for W (n, n), D (m, k), F (n, m)."""
         phi, B_I, B_S = (self.memory_[k] for k in ("phi", "B_I", "B_S"))
         value = (self.bits * W - B_I @ B_S.T).square().sum()
         for B, out in ((B_I, F_I), (B_S, F_S)):
@@ -126,7 +128,7 @@ class DeepSketchHashing(TwoTowerMethod):
         return value
 
     def factor(self) -> Tensor:
-        """D (m, d_s): least squares of the semantic vectors on the codes of both sides."""
+        """D (m, k): least squares of the semantic vectors on the codes of both sides."""
         B = torch.cat([self.memory_["B_I"], self.memory_["B_S"]])
         phi = self.memory_["phi"].repeat(2, 1)
         return torch.linalg.solve(B.T @ B + 1e-3 * torch.eye(self.bits), B.T @ phi)

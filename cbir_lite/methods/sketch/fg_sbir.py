@@ -18,7 +18,7 @@ from cbir_lite.methods.sketch._shared import pair
 from cbir_lite.methods.two_towers import TwoTowerMethod, TwoTowers
 
 _SAMPLE = 256
-"""Photos from which means and deviations of the maps are taken."""
+"""Rows from which means and deviations of the maps are taken."""
 
 
 class _Fusion(nn.Module):
@@ -40,14 +40,18 @@ class _Fusion(nn.Module):
         return F.normalize(torch.cat([self.coarse(v), self.fine(v)], 1), dim=1)
 
 
-class _PhotoTower(nn.Module):
-    """Maps (n, h, w, d), attended to at some positions, then fused."""
+class _Tower(nn.Module):
+    """Maps (n, h, w, d), attended to at some positions, then fused.
 
-    def __init__(self, x: NDArray[Any], fusion: nn.Module, hidden: int):
+    ``score`` and ``fusion`` are those of the other tower too; only means and deviations, which are
+    not learned, are its own.
+    """
+
+    def __init__(self, x: NDArray[Any], score: nn.Sequential, fusion: nn.Module):
         super().__init__()
         some = x[:: -(-len(x) // _SAMPLE)].astype(np.float32)
         self.standardise = Standardise(some)
-        self.score = nn.Sequential(nn.Linear(x.shape[-1], hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.score = score
         self.fusion = fusion
 
     def mask(self, x: Tensor) -> Tensor:
@@ -70,53 +74,45 @@ class _PhotoTower(nn.Module):
         return z
 
 
-class _SketchTower(nn.Module):
-    """Pooled features (n, d): a mask over the features in place of positions, then fused."""
-
-    def __init__(self, other: NDArray[Any], fusion: nn.Module, hidden: int):
-        super().__init__()
-        d = other.shape[1]
-        self.standardise = Standardise(other)
-        self.score = nn.Sequential(nn.Linear(d, hidden), nn.ReLU(), nn.Linear(hidden, d))
-        self.fusion = fusion
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The features plus the attended features, fused."""
-        v = self.standardise(x)
-        z: Tensor = self.fusion(v + v * torch.sigmoid(self.score(v)))
-        return z
-
-
 @dataclass(kw_only=True, eq=False)
 class FineGrainedSBIR(TwoTowerMethod):
     r"""Attention, coarse and fine features together, and a distance with learned cross terms.
 
-    The photo network looks at some positions more than at others and adds what it sees there to
-    the mean; a shortcut carries these fine features past the deep layer to the output. Sketch and
-    photo are compared by a second-order energy: every dimension of one with every dimension of
-    the other, by learned weights that start as the plain Euclidean distance and are held near it,
-    so that a detail may be found in a neighbouring feature. A triplet loss trains all of it.
+    One network with the same weights for sketches and photos looks at some positions more than at
+    others and adds what it sees there to the mean; a shortcut carries these fine features past the
+    deep layer to the output. Sketch and photo are compared by a second-order energy: every
+    dimension of one with every dimension of the other, by learned weights that start as the plain
+    Euclidean distance and are held near it, so that a detail may be found in a neighbouring
+    feature. A triplet loss trains all of it.
 
     :survey: Sections V-E, VII-B, VII-F, VII-G
     :cite: song2017dssa
-    :source: the paper's abstract and the survey's row and sentences; no public code was found
+    :source: the paper's abstract, the survey's row and sentences, and an author's public code
+        (yuqian1023/Deep_SBIR_tf: attention, fusion, weights shared by both sides, margin), which
+        trains with the plain Euclidean distance and has no learned energy
     :objective: \min\ \sum\max\big(0,\Delta+D(s,p^+)-D(s,p^-)\big)
         +\lambda\big(\|W-I\|_1+\|W-I\|_F\big),\quad
         D(s,p)=\sum_{ij}W_{ij}\big(f_i(s)-f_j(p)\big)^2
-    :shapes: photo maps x (n, h, w, d), other (n, d), labels (n, C); f float32 (n, bits) of length
-        one; W (bits, bits)
-    :defaults: Delta = 0.3, lambda = 1e-3 with the first norm as a mean over its rows, attention by
-        32 channels; triplets of 32 anchors of a batch; chosen here
-    :departures: frozen maps of the photos replace the CNN trained end to end; sketches come as
-        pooled features, so their attention is over features, not positions; who is a positive is
-        said by the labels: give labels of concepts for the fine-grained task, of categories
-        otherwise; norms and weights of W are as later papers tell them, not checked
+    :shapes: maps of photos x (n, h, w, d) and of sketches other (n, h', w', d), labels (n, C); f
+        float32 (n, bits) of length one; W (bits, bits)
+    :defaults: Delta = 0.3 as in the code; lambda = 1e-3 with the first norm as a mean over its
+        rows, attention by 32 channels (256 in the code), triplets of 32 anchors of a batch: chosen
+        here
+    :departures: frozen maps replace the CNN trained end to end; photos stay in colour, where the
+        code reads their edges, so each side has means and deviations of its own, while all that is
+        learned is shared; what is seen at the positions is averaged, in the code summed for the
+        shortcut and read position by position by the deep layers; the shortcut ends in a linear
+        layer of bits / 2, and both halves are brought to length one together, not each by itself;
+        who is a positive is said by the labels: give labels of concepts for the fine-grained
+        task, of categories otherwise; norms and weights of W are as later papers tell them, not
+        checked
     :fidelity: simplified
     """
 
     descriptor: ClassVar[str] = "real"
     modality: ClassVar[str | None] = "sketch"
     reads: ClassVar[str] = "maps"
+    other_reads: ClassVar[str] = "maps"
 
     margin: float = 0.3
     lam: float = 1e-3
@@ -124,17 +120,17 @@ class FineGrainedSBIR(TwoTowerMethod):
     anchors: int = 32
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
-        """Both towers with one fusion block; raises ``ValueError`` for other inputs than maps."""
+        """Two towers of the same weights; raises ``ValueError`` for other inputs than maps."""
         sketches = self._others()
-        if x.ndim != 4 or sketches.shape[1:] != x.shape[3:]:
+        if x.ndim != 4 or sketches.ndim != 4 or sketches.shape[3] != x.shape[3]:
             raise ValueError(
-                f"fg_sbir reads photo maps (n, h, w, d) and sketches (n, d) of one backbone, "
+                f"fg_sbir reads maps (n, h, w, d) of photos and of sketches from one backbone, "
                 f"got {x.shape} and {sketches.shape}: extract features of kind 'maps'"
             )
-        fusion = _Fusion(x.shape[3], self.width, self.bits, self.dropout)
-        network = TwoTowers(
-            _PhotoTower(x, fusion, self.hidden), _SketchTower(sketches, fusion, self.hidden)
-        )
+        d = x.shape[3]
+        score = nn.Sequential(nn.Linear(d, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1))
+        fusion = _Fusion(d, self.width, self.bits, self.dropout)
+        network = TwoTowers(*(_Tower(v, score, fusion) for v in (x, sketches)))
         network.register_parameter("energy", nn.Parameter(torch.eye(self.bits)))
         return network
 

@@ -51,15 +51,17 @@ class SEMPCYC(TwoTowerMethod):
     :objective: \min_{G,A,K}\max_{C}\ L_{adv}+\lambda\,L_{cyc}+\lambda\,L_{cls}
         +\rho\lambda\,L_{reg}+\|\hat e-e\|_2^2+\eta\|A\|_{2,1},\quad
         L_{cyc}=|F_x(G_x(x))-x|_1+|F_s(G_s(s))-s|_1+|G_x(F_x(a))-a|_1+|G_s(F_s(a))-a|_1
-    :shapes: x (n, d), other s (n, d_s), labels (n, C); side information e (n, d + d_s), its code a
-        and descriptors float32 (n, bits)
+    :shapes: x (n, d), other s (n, d_s), labels (n, C), semantics (C, k); side information e (n, k),
+        or (n, d + d_s) without semantics; its code a and descriptors float32 (n, bits)
     :defaults: lambda = 10, rho = 0.1, eta = 1e-3 (per row of a batch), critics weigh 0.25
         (semantics) and 0.5, least-squares players: all as in the code; cosine ranks
-    :departures: frozen features replace two CNNs tuned on the seen classes; side information is the
-        mean of each class's training photos beside that of its sketches, in place of word vectors
-        and a word hierarchy, which a split does not carry, so unseen classes bring none; hidden
-        layers have width / 2; critics have one layer without noise and use Adam, as the
-        autoencoder does; the classifiers are trained, in the code they stay as drawn
+    :departures: frozen features replace two CNNs tuned on the seen classes; side information is
+        what the split says of each class in words (in the emoji set the mean keywords of its
+        training concepts), in place of pretrained word vectors and a word hierarchy, and where a
+        split has no words the mean of the class's training photos beside that of its sketches; so
+        unseen classes bring none; hidden layers have width / 2; critics have one layer without
+        noise and use Adam, as the autoencoder does; the classifiers are trained, in the code they
+        stay as drawn
     :fidelity: simplified
     """
 
@@ -84,17 +86,16 @@ class SEMPCYC(TwoTowerMethod):
         for name, k in (("", self.bits), ("_x", d), ("_s", d_s)):
             network.add_module(f"critic{name}", Critic(k, max(8, half // 2)))
             network.add_module(f"classify{name}", nn.Linear(k, n_classes or 1, bias=False))
-        network.encoder = nn.Sequential(nn.Linear(d + d_s, self.bits), nn.ReLU())
-        network.decoder = nn.Linear(self.bits, d + d_s)
+        k = self._semantic_width(d + d_s)
+        network.encoder = nn.Sequential(nn.Linear(k, self.bits), nn.ReLU())
+        network.decoder = nn.Linear(self.bits, k)
         return network
 
     def start_fit(self, data: TrainingData) -> None:
-        """The side information of each class (C, d + d_s)."""
-        assert data.y is not None
+        """The side information of each class (C, k), whose mean square is one."""
         assert data.other is not None
-        sides = [class_semantics(v, data.y) for v in (data.x, data.other)]
-        scale = float(np.sqrt(sum(v.shape[1] for v in sides) / 2))
-        self.memory_["side"] = scale * torch.cat(sides, 1)
+        e = class_semantics(data, data.x, data.other)
+        self.memory_["side"] = float(np.sqrt(e.shape[1])) * e
 
     def optimisers(self) -> list[torch.optim.Optimizer]:
         """One Adam for the generators with the classifiers, one for the critics, one for the

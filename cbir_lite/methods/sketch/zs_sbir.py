@@ -51,15 +51,17 @@ class DoodleToSearch(TwoTowerMethod):
     :objective: \min\ \max\big(0,1+\|s-p^+\|-\|s-p^-\|\big)
         +L_{sem}(s)+L_{sem}(p^+)-\lambda_s L_{sem}(p^-)-\lambda_d L_{dom}(s,p^+,p^-),\quad
         L_{sem}(z)=\tfrac12\big(1-\cos(M(z),e_{y})\big)
-    :shapes: x (n, d), other (n, d_s), labels (n, C); class vectors e (C, d_s); outputs float32
-        (n, bits) of length one
+    :shapes: x (n, d), other (n, d_s), labels (n, C), semantics (C, k); class vectors e (C, k), or
+        (C, d_s) without semantics; outputs float32 (n, bits) of length one
     :defaults: weights 1, margin 1, lambda_s = 0.5; lambda_d is 0 for a sixth of training, then
         rises to 1 until five sixths; the class of a negative is drawn in proportion to
         exp(-|e - e'|^2 / 0.1); Euclidean distance ranks
-    :departures: frozen features and a hidden layer replace the attentive CNN; the word vector of a
-        class is the mean of its training sketches' features; positives and negatives are
-        drawn within the batch; outputs have length one, because of free length the towers escaped
-        the judge by growing (seen on held-out training concepts)
+    :departures: frozen features and a hidden layer replace the attentive CNN; in place of a
+        pretrained word vector a class has what the split says of it in words (in the emoji set the
+        mean keywords of its training concepts), and where a split has no words the mean of its
+        training sketches' features; positives and negatives are drawn within the batch; outputs
+        have length one, because of free length the towers escaped the judge by growing (seen on
+        held-out training concepts)
     :fidelity: simplified
     """
 
@@ -75,20 +77,20 @@ class DoodleToSearch(TwoTowerMethod):
         towers = super().build(x, n_classes)
         network = TwoTowers(*(nn.Sequential(t, Unit()) for t in towers.children()))
         half = max(8, self.width // 2)
+        k = self._semantic_width(self._others().shape[1])
         network.semantics = nn.Sequential(
             nn.Linear(self.bits, half),
             nn.ReLU(),
             nn.Dropout(self.dropout),
-            nn.Linear(half, self._others().shape[1]),
+            nn.Linear(half, k),
         )
         network.judge = Judge(self.bits)
         return network
 
     def start_fit(self, data: TrainingData) -> None:
-        """The semantic vector of each class (C, d_s)."""
-        assert data.y is not None
+        """The semantic vector of each class (C, k)."""
         assert data.other is not None
-        self.memory_["semantics"] = class_semantics(data.other, data.y)
+        self.memory_["semantics"] = class_semantics(data, data.other)
 
     def start_epoch(self, epoch: int, data: TrainingData) -> None:
         """How strongly the towers play against the judge of domains."""
