@@ -177,7 +177,7 @@ def train(
         f"(between {low:.4f} and {high:.4f} over all orders of the ties)"
     )
     if save is not None:
-        system.save(save)
+        system.save(save, backbone)
         typer.echo(f"written to {save}")
 
 
@@ -368,6 +368,148 @@ def show(
     figure, description = picture(setting, system, query, k)
     figure.savefig(out)
     typer.echo(f"{description}\nwritten to {out}")
+
+
+@app.command()
+def index(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Its images, nested or not; no labels needed.")
+    ],
+    method: Annotated[
+        str, typer.Option(help="A system that learns without labels: it is fitted on the images.")
+    ] = "itq",
+    model: Annotated[
+        Path | None, typer.Option(help="A system saved by `cbir train --save` instead.")
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="NETWORK-SIZE(-bf16), or a hand-crafted descriptor such as hog. Default: that of "
+            f"the model, else {SMALL}."
+        ),
+    ] = None,
+    bits: Bits = 64,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: DIR/.cbir-index.")
+    ] = None,
+) -> None:
+    """Make an index of a folder of images, for `cbir search`; run again, it takes in what is new.
+
+    Example: cbir index photos
+    """
+    from cbir_lite.bench import index as package
+    from cbir_lite.methods import base, registry
+
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder")
+    if model is None:
+        backbone = backbone or SMALL
+        system: Any = registry.create(method, bits=bits, seed=seed)
+    else:
+        system = base.load(model)
+        backbone = _agreed(backbone, base.backbone_of(model), model)
+    # Before the images are read, which may take long.
+    package.check_system(system, backbone, fitted=model is not None)
+    path = out or folder / package.NAME
+    earlier = package.earlier_index(path)
+    listing = package.list_folder(folder, earlier, progress=True)
+    for line in listing.skipped:
+        typer.echo(typer.style("skipped: ", fg="yellow", bold=True) + _plain(line), err=True)
+    made = package.build_index(
+        listing, system, backbone, earlier, fitted=model is not None, progress=True
+    )
+    made.save(path)
+    skipped = f", {len(listing.skipped)} skipped that cannot be read" if listing.skipped else ""
+    text = f"{len(made)} images of {folder}{skipped}: {made.described}\nwritten to {path}"
+    typer.echo(_plain(text))
+
+
+def _agreed(backbone: str | None, trained: str | None, model: Path) -> str:
+    """The features of a saved system; ``ValueError`` if others are asked for."""
+    if backbone and trained and backbone != trained:
+        raise ValueError(
+            f"{model} was trained on {trained}: leave out --backbone {backbone}, or train it on "
+            f"that with `cbir train --backbone {backbone} --save FILE`"
+        )
+    return backbone or trained or SMALL
+
+
+@app.command()
+def search(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            help="An index, or the folder it is of. Default: that of the current folder, else of "
+            "the image's folder or one above it."
+        ),
+    ] = None,
+    k: Annotated[
+        int | None, typer.Option("-k", "--k", help="How many results. Default: 10, or all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Picture to write too.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list of queries.")] = False,
+) -> None:
+    """Find the images of an indexed folder that are nearest to image files.
+
+    Example: cbir search photos/cat.png -k 5
+    """
+    from cbir_lite.bench import index as package
+
+    path = package.find_index(index, images[0])
+    found = package.load_index(path)
+    k = min(10, len(found)) if k is None else k
+    rows, distances = found.search(images, k)
+    gone = set(found.gone())
+    queries: list[dict[str, Any]] = [
+        {
+            "query": str(image),
+            "index": str(path),
+            "results": [
+                {
+                    "rank": rank,
+                    "distance": far.item(),
+                    "path": str(found.listing.path(row)),
+                    "gone": row in gone,
+                }
+                for rank, (row, far) in enumerate(zip(found_rows.tolist(), fars, strict=True), 1)
+            ],
+        }
+        for image, found_rows, fars in zip(images, rows, distances, strict=True)
+    ]
+    if as_json:
+        typer.echo(json.dumps(queries, indent=1))
+    else:
+        for query in queries:
+            title = f"{query['query']}: top {k} of {len(found)} in {found.listing.root}"
+            typer.echo(f"{_plain(title)} by {found.described}")
+            _show(_results(query["results"]))
+    if gone:
+        typer.echo(
+            f"{len(gone)} of {len(found)} images are gone since they were indexed: run "
+            f"`cbir index {_plain(str(found.listing.root))}` again",
+            err=True,
+        )
+    if out is not None:
+        package.picture(found, images, rows, distances).savefig(out)
+        typer.echo(f"written to {out}", err=as_json)
+
+
+def _results(results: list[dict[str, Any]]) -> Table:
+    out = Table(box=box.SIMPLE_HEAD)
+    out.add_column("rank", justify="right")
+    out.add_column("distance", justify="right")
+    out.add_column("path", overflow="fold")
+    for r in results:
+        path = escape(_plain(r["path"])) + (" (gone)" if r["gone"] else "")
+        out.add_row(str(r["rank"]), f"{r['distance']:.4g}", path)
+    return out
+
+
+def _plain(name: str) -> str:
+    """A text with names of files, without the bytes of these that cannot be printed."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,12 @@ from cbir_lite.bench import grid as grid_module
 from cbir_lite.bench.run import code_hash
 from cbir_lite.cli import app
 from cbir_lite.features import handcrafted
-from cbir_lite.methods import registry
+from cbir_lite.methods import base, registry
 
-COMMANDS = ("methods", "fetch", "features", "train", "bench", "table", "timeline", "show")
+COMMANDS = (
+    *("methods", "fetch", "features", "train", "bench", "table", "timeline", "show"),
+    *("index", "search"),
+)
 TINY = ("--protocol", "digits", "--backbone", "pixels", "--bits", "16")
 
 
@@ -79,8 +82,23 @@ def example(command: str) -> str:
     return found[0].strip()
 
 
+def photos() -> Path:
+    """Six pictures: in a folder of its own each of ``cat`` and ``dog``, and four deeper."""
+    rng = np.random.default_rng(0)
+    for name in ("cat.png", "dog.png", *(f"old/far/{i}.png" for i in range(4))):
+        path = Path("photos") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8))
+        small.resize((40, 30), Image.Resampling.NEAREST).save(path)
+    return Path("photos")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_example_of_every_help_text_works(command: str) -> None:
+    if command in ("index", "search"):
+        photos()
+    if command == "search":
+        cbir("index", "photos", "--backbone", "colour_histogram")
     words = shlex.split(example(command))
     assert words[:2] == ["cbir", command]
     assert cbir(*words[1:]).strip()
@@ -263,6 +281,66 @@ def test_timeline_writes_the_figure(figure: str) -> None:
     assert np.asarray(Image.open(out).convert("L")).std() > 5
 
 
+HISTOGRAM = ("--backbone", "colour_histogram", "--bits", "16")
+
+
+def test_index_then_search_finds_the_image_itself() -> None:
+    photos()
+    (Path("photos") / "bad[1].jpg").write_text("no image")
+    result = CliRunner().invoke(app, ["index", "photos", *HISTOGRAM])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "6 images of photos, 1 skipped that cannot be read: ITQ, 16 bits, colour_histogram\n"
+        f"written to {Path('photos') / '.cbir-index'}\n"
+    )
+    assert re.search(r"skipped: photos/bad\[1\]\.jpg: not a readable image", result.stderr)
+    words = ("search", "photos/cat.png", "photos/old/far/2.png")
+    text = cbir(*words, "--out", "found.png")
+    assert text.count(": top 6 of 6 in photos by ITQ, 16 bits, colour_histogram\n") == 2
+    assert re.search(r"^ +1 +0 +photos/cat\.png *$", text, re.MULTILINE)
+    assert re.search(r"^ +1 +0 +photos/old/far/2\.png *$", text, re.MULTILINE)
+    assert text.endswith("written to found.png\n")
+    assert np.asarray(Image.open("found.png").convert("L")).std() > 5
+    queries = json.loads(cbir(*words, "--json", "-k", "2", "--index", "photos"))
+    assert [q["query"] for q in queries] == list(words[1:])
+    for query in queries:
+        assert [r["rank"] for r in query["results"]] == [1, 2]
+        first = {"rank": 1, "distance": 0, "path": query["query"], "gone": False}
+        assert query["results"][0] == first
+    # Nothing else is written to where the JSON goes.
+    json.loads(cbir(*words, "--json", "--out", "again.png"))
+
+
+def test_search_tells_which_images_are_gone() -> None:
+    photos()
+    cbir("index", "photos", *HISTOGRAM, "--out", "my.idx")
+    Path("photos/cat.png").rename("cat.png")
+    result = CliRunner().invoke(app, ["search", "cat.png", "--index", "my.idx", "-k", "1"])
+    assert result.exit_code == 0
+    assert re.search(r"1 +0 +\S*photos/cat\.png \(gone\)", result.stdout)
+    assert "1 of 6 images are gone since they were indexed: run `cbir index " in result.stderr
+    (found,) = json.loads(cbir("search", "cat.png", "--index", "my.idx", "--json"))
+    assert [r["gone"] for r in found["results"]] == [True] + [False] * 5
+
+
+def test_index_with_a_saved_system() -> None:
+    photos()
+    words = ("train", "class_codes", "--protocol", "digits", "--backbone", "efficientnet_lite0-32")
+    cbir(*words, "--bits", "16", "--save", "codes.pt")
+    text = cbir("index", "photos", "--model", "codes.pt")
+    assert "6 images of photos: ClassCodes, 16 bits, efficientnet_lite0-32\n" in text
+    text = cbir("search", "photos/dog.png", "-k", "3")
+    assert re.search(r"^ +\d +0 +photos/dog\.png *$", text, re.MULTILINE)
+    line = fails("index", "photos", "--model", "codes.pt", *HISTOGRAM)
+    assert "codes.pt was trained on efficientnet_lite0-32: leave out --backbone" in line
+    # A system that was saved without the name of its features.
+    base.load("codes.pt").save("old.pt")
+    assert base.backbone_of("old.pt") is None
+    line = fails("index", "photos", "--model", "old.pt", *HISTOGRAM)
+    assert "ClassCodes does not read colour_histogram" in line
+    assert "codes.pt" in fails("index", "photos", "--model", "none/codes.pt")
+
+
 # -- errors --------------------------------------------------------------------------------------
 
 
@@ -291,6 +369,15 @@ def test_timeline_writes_the_figure(figure: str) -> None:
         (("show", "0", *TINY, "--k", "0"), ("k must", "0")),
         (("show", "0", *TINY, "--k", "60"), ("60", "show fewer")),
         (("show", "0", *TINY, "--model", "none.pt"), ("none.pt",)),
+        (("index", "nowhere"), ("nowhere", "no such folder")),
+        (("index", ".", "--method", "dpsh"), ("DPSH is supervised", "cbir train dpsh", "--model")),
+        (("index", ".", "--method", "dpsch"), ("dpsch", "dpsh", "cbir methods")),
+        (("index", ".", "--backbone", "vgg"), ("vgg", "NETWORK-SIZE")),
+        (("index", ".", "--backbone", "bow_patches"), ("bow_patches", "--backbone")),
+        (("index", "."), ("no images there",)),
+        (("index", ".", "--out", "no/x.idx"), ("cannot write", "no/x.idx", "--out")),
+        (("search", "cat.jpg"), ("no index", "cbir index DIR", "--index")),
+        (("search", "cat.jpg", "--index", "x.idx"), ("x.idx: no such index", "cbir index DIR")),
     ],
 )
 def test_errors_name_the_value_and_the_remedy(words: tuple[str, ...], parts: list[str]) -> None:
@@ -305,6 +392,21 @@ def test_a_file_that_is_no_image_and_one_that_is_no_system() -> None:
     result = CliRunner().invoke(app, ["show", "0", *TINY, "--model", "broken.png"])
     assert result.exit_code == 2
     assert result.output.startswith("error: broken.png is not a system saved by this package")
+
+
+def test_searches_that_cannot_be_made() -> None:
+    photos()
+    cbir("index", "photos", *HISTOGRAM)
+    Path("broken.png").write_text("not an image")
+    words = ("--index", "photos")
+    assert "broken.png: not a readable image" in fails("search", "broken.png", *words)
+    assert "none.png: no such file" in fails("search", "none.png", *words)
+    assert "the index holds 6 images" in fails("search", "photos/cat.png", *words, "-k", "7")
+    assert "broken.png is no index" in fails("search", "photos/cat.png", "--index", "broken.png")
+    assert "is not replaced" in fails("index", "photos", *HISTOGRAM, "--out", "photos/cat.png")
+    Path("one").mkdir()
+    Path("photos/cat.png").rename("one/cat.png")
+    assert "ITQ cannot learn from one image" in fails("index", "one", *HISTOGRAM)
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

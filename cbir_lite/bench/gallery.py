@@ -11,7 +11,7 @@ from PIL import Image
 
 from cbir_lite import features, plots
 from cbir_lite.bench.setting import Setting
-from cbir_lite.datasets import ImageSet, read_image
+from cbir_lite.datasets import ImageSet, read_image, unlabelled
 from cbir_lite.features import handcrafted
 from cbir_lite.features.extract import pixels
 from cbir_lite.features.store import FOLDER_SIZE
@@ -24,13 +24,17 @@ def results(setting: Setting, method: Method, x: Any, k: int) -> tuple[Any, Any]
 
     Ties are shown in the order of the database; measures never depend on that order.
     """
-    queries = method.encode_query(x)
     _, database = setting.represent(method)
-    if method.descriptor == "binary":
-        nearest, distances = top_k(queries, database, k)
-    else:
-        nearest, distances = top_k(queries, database, k, method.distance)
-    return setting.frozen.database[nearest], distances
+    indices, distances = nearest(method, x, database, k)
+    return setting.frozen.database[indices], distances
+
+
+def nearest(method: Method, x: NDArray[Any], database: Any, k: int) -> tuple[Any, Any]:
+    """Rows (n, k) and distances (n, k) of the nearest of a system's ``database`` to inputs x
+    (n, ...): codes, packed or not, by Hamming distance, else by the system's own.
+    """
+    own = None if method.descriptor == "binary" else method.distance
+    return top_k(method.encode_query(x), database, k, own)
 
 
 def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> tuple[Any, str]:
@@ -66,12 +70,12 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
         x = features_of_file(setting, text, method.reads)
         title = Path(text).name
     indices, distances = results(setting, method, x, k)
-    nearest = indices[0]
-    relevant = None if labels is None else (setting.labels[nearest] & labels).any(axis=1)
-    names = [_names(images, setting.labels[i]) for i in nearest]
+    found = indices[0]
+    relevant = None if labels is None else (setting.labels[found] & labels).any(axis=1)
+    names = [_names(images, setting.labels[i]) for i in found]
     axes = plots.retrieval_grid(
         [shown],
-        [[images.read(int(i)) for i in nearest]],
+        [[images.read(int(i)) for i in found]],
         None if relevant is None else relevant[None],
         query_labels=[title],
         result_labels=[[f"{n}, d={d:.3g}" for n, d in zip(names, distances[0], strict=True)]],
@@ -96,7 +100,7 @@ def features_of_file(setting: Setting, path: str | Path, kind: str = "pooled") -
         file = Image.fromarray(read_image(path)).convert("L" if channels == 1 else "RGB")
         file = file.resize((width, height), Image.Resampling.BILINEAR)
         one = np.asarray(file).reshape(1, height, width, channels)
-    query = ImageSet(Path(path).name, one, np.ones((1, 1), np.uint8), ("query",))
+    query = unlabelled(one, Path(path).name)
     if kind != "pooled" or not features.is_handcrafted(setting.backbone):
         return features.load(query, setting.backbone, kind, progress=False)
     rows = setting.frozen.train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -194,14 +195,11 @@ class Setting:
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """What a fitted system holds of the queries and of the database."""
         kind = kind or method.reads
-        parts = []
-        for part, encode in (("query", method.encode_query), ("database", method.encode_database)):
-            x, rows = self.features(kind), getattr(self.frozen, part)
-            # Maps of a whole database do not fit in memory beside those of another worker.
-            step = 2048 if x.ndim == 4 else len(rows)
-            blocks = [encode(x[rows[a : a + step]]) for a in range(0, len(rows), step)]
-            parts.append(np.concatenate(blocks) if len(blocks) > 1 else blocks[0])
-        return parts[0], parts[1]
+        x = self.features(kind)
+        return (
+            encode_rows(method.encode_query, x, self.frozen.query),
+            encode_rows(method.encode_database, x, self.frozen.database),
+        )
 
     def evaluate(self, method: Method, *, kind: str | None = None, **options: Any) -> Evaluation:
         """Rank the database for every query with a fitted system and measure it."""
@@ -224,6 +222,16 @@ class Setting:
             return evaluate_codes(queries, database, query_labels, database_labels, **options)
         blocks = distance_blocks(queries, database, method.distance)
         return evaluate_distances(blocks, query_labels, database_labels, **options)
+
+
+def encode_rows(
+    encode: Callable[[NDArray[Any]], NDArray[Any]], x: NDArray[Any], rows: NDArray[np.int64]
+) -> NDArray[Any]:
+    """``encode`` of some rows of features (n, ...), which may be memory-mapped."""
+    # Maps of a whole database do not fit in memory beside those of another worker.
+    step = 2048 if x.ndim == 4 else len(rows)
+    blocks = [encode(x[rows[a : a + step]]) for a in range(0, len(rows), step)]
+    return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
 
 @dataclass(frozen=True)

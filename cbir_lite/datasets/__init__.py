@@ -3,7 +3,14 @@
 from cbir_lite.datasets.emoji import Emoji, load_emoji
 from cbir_lite.datasets.emoji_tasks import emoji_protocol
 from cbir_lite.datasets.folder import list_images, load_folder
-from cbir_lite.datasets.imageset import DataCorrupt, DataUnavailable, ImageSet, read_image
+from cbir_lite.datasets.imageset import (
+    DataCorrupt,
+    DataUnavailable,
+    ImageSet,
+    files_hash,
+    read_image,
+    unlabelled,
+)
 from cbir_lite.datasets.labels import as_multi_hot
 from cbir_lite.datasets.landmarks import Landmarks, load_landmarks
 from cbir_lite.datasets.loaders import load
@@ -34,6 +41,7 @@ __all__ = [
     "compose_scenes",
     "drawn_protocol",
     "emoji_protocol",
+    "files_hash",
     "labelled_mask",
     "list_images",
     "load",
@@ -46,4 +54,5 @@ __all__ = [
     "read_image",
     "save_protocol",
     "subsample",
+    "unlabelled",
 ]

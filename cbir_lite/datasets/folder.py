@@ -20,14 +20,19 @@ _LAYOUT = (
 
 
 def list_images(path: str | Path) -> list[Path]:
-    """All image files below ``path`` (by suffix, hidden ones left out), sorted by path."""
+    """All image files below ``path`` (by suffix), sorted by path.
+
+    Hidden files, and files in hidden folders below ``path``, are left out.
+    """
     path = Path(path)
     if not path.is_dir():
         raise ValueError(f"{path}: no such folder")
     return sorted(
         p
         for p in path.rglob("*")
-        if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+        if p.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in p.relative_to(path).parts)
+        and p.is_file()
     )
 
 

@@ -7,10 +7,23 @@
 from cbir_lite.features.augment import augment
 from cbir_lite.features.store import (
     describe_name,
+    is_cached,
     is_handcrafted,
+    learns_words,
     load,
     provenance_hash,
+    version_of,
     widths,
 )
 
-__all__ = ["augment", "describe_name", "is_handcrafted", "load", "provenance_hash", "widths"]
+__all__ = [
+    "augment",
+    "describe_name",
+    "is_cached",
+    "is_handcrafted",
+    "learns_words",
+    "load",
+    "provenance_hash",
+    "version_of",
+    "widths",
+]

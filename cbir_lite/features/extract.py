@@ -73,9 +73,7 @@ def extract(
     >>> from cbir_lite import datasets
     >>> x = extract(datasets.load("digits"), "efficientnet_lite0-96")  # doctest: +SKIP
     """
-    spec = BackboneSpec.parse(backbone)
-    chosen = choose(spec, runtime)
-    provenance = Provenance(images.images_hash, weights_hash(spec.network), spec.name, chosen)
+    spec, chosen, provenance = _provenance(images, backbone, runtime)
     wanted = provenance.path(kind)
     if not wanted.exists():
         # One lock for all kinds: an extraction of another kind writes the pooled features too.
@@ -85,6 +83,20 @@ def extract(
             if kind in kinds:
                 _fill(images, spec, chosen, provenance, kinds, batch_size, progress)
     return np.load(wanted, mmap_mode="r")
+
+
+def is_extracted(images: ImageSet, backbone: str, kind: Kind, *, runtime: str = "auto") -> bool:
+    """Whether :func:`extract` would only read the cache."""
+    return _provenance(images, backbone, runtime)[2].path(kind).exists()
+
+
+def _provenance(
+    images: ImageSet, backbone: str, runtime: str
+) -> tuple[BackboneSpec, str, Provenance]:
+    spec = BackboneSpec.parse(backbone)
+    chosen = choose(spec, runtime)
+    weights = weights_hash(spec.network)
+    return spec, chosen, Provenance(images.images_hash, weights, spec.name, chosen)
 
 
 def _fill(

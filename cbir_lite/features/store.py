@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -12,7 +13,7 @@ from cbir_lite._cache import atomic_write, cache_dir, lock, sha256_array
 from cbir_lite.datasets import ImageSet
 from cbir_lite.features import handcrafted
 from cbir_lite.features.backbones import NETWORKS, BackboneSpec, weights_hash
-from cbir_lite.features.extract import Kind, extract, pixels
+from cbir_lite.features.extract import CODE_VERSION, Kind, extract, is_extracted, pixels
 
 FOLDER_SIZE = 224
 """Side in pixels to which images of a folder are brought where they must be one array."""
@@ -64,6 +65,19 @@ def load(
     return np.concatenate([x, *(_described(images, b, None, progress) for b in beside)], axis=1)
 
 
+def is_cached(images: ImageSet, name: str, kind: str = "pooled", *, runtime: str = "auto") -> bool:
+    """Whether :func:`load`, without training images, would only read the cache and no image."""
+    first, beside = _divided(kind)
+    if first == "images" or (is_handcrafted(name) and first != "pooled"):
+        return False
+    described = list(beside)
+    if is_handcrafted(name):
+        described.append(name)
+    elif not is_extracted(images, name, cast(Kind, first), runtime=runtime):
+        return False
+    return all(_described_path(images, d, None).exists() for d in described)
+
+
 def widths(images: ImageSet, name: str, kind: str = "pooled") -> tuple[int, ...] | None:
     """How many columns of :func:`load` belong to each part: to a stage, to a descriptor.
 
@@ -101,14 +115,18 @@ def _require_fixed(name: str) -> None:
         raise ValueError(f"{name!r} cannot stand beside other features: use {', '.join(FIXED)}")
 
 
-def _described(
-    images: ImageSet, name: str, train: NDArray[np.int64] | None, progress: bool
-) -> NDArray[Any]:
+def _described_path(images: ImageSet, name: str, train: NDArray[np.int64] | None) -> Path:
     # The vocabulary is the one thing a descriptor learns, so its rows are part of the key.
     rows = "all" if train is None else sha256_array(train)
     text = f"{name} {images.images_hash} {rows} {handcrafted.VERSION}"
     key = hashlib.sha256(text.encode()).hexdigest()[:20]
-    path = cache_dir() / "features" / f"{name}-{key}.npy"
+    return cache_dir() / "features" / f"{name}-{key}.npy"
+
+
+def _described(
+    images: ImageSet, name: str, train: NDArray[np.int64] | None, progress: bool
+) -> NDArray[Any]:
+    path = _described_path(images, name, train)
     if not path.exists():
         with lock(path):
             if not path.exists():
@@ -126,6 +144,11 @@ def is_handcrafted(name: str) -> bool:
     return name in handcrafted.DESCRIPTORS
 
 
+def learns_words(name: str) -> bool:
+    """Whether a feature name is a descriptor that learns a vocabulary from a set of images."""
+    return is_handcrafted(name) and name not in FIXED
+
+
 def describe_name(name: str) -> str:
     """A sentence on what a feature name means; raises ``ValueError`` for an unknown one."""
     if name in handcrafted.DESCRIPTORS:
@@ -139,3 +162,8 @@ def provenance_hash(name: str) -> str:
     if name in handcrafted.DESCRIPTORS:
         return "none"
     return weights_hash(BackboneSpec.parse(name).network)
+
+
+def version_of(name: str) -> int:
+    """Raised by the package when the same image would give other features of this name."""
+    return handcrafted.VERSION if is_handcrafted(name) else CODE_VERSION

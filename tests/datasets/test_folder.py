@@ -63,6 +63,10 @@ def test_images_are_read_upright_and_in_rgb(tmp_path):
     exif[0x0112] = 6  # orientation: rotate by 90 degrees clockwise to see it upright
     Image.new("RGB", (4, 2)).save(tmp_path / "lying.jpg", exif=exif)
     assert read_image(tmp_path / "lying.jpg").shape == (4, 2, 3)
+    Image.new("RGB", (400, 160)).save(tmp_path / "large.jpg", exif=exif)
+    assert read_image(tmp_path / "large.jpg", at_least=50).shape == (200, 80, 3)
+    assert read_image(tmp_path / "large.jpg", at_least=300).shape == (400, 160, 3)
+    assert read_image(tmp_path / "grey.png", at_least=1).shape == (1, 3, 3)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,14 @@ def test_an_unreadable_image_is_named(pictures):
 
 
 def test_images_of_a_tree_are_listed_by_suffix(pictures):
+    (pictures / "dog" / ".thumbs").mkdir()
+    Image.new("RGB", (2, 2)).save(pictures / "dog" / ".thumbs" / "b.png")
+    Image.new("RGB", (2, 2)).save(pictures / "dog" / ".b.png")
     names = [p.name for p in list_images(pictures)]
     assert names == ["c.png", "a.JPG", "b.png"]
+    # Hidden is what is hidden below the folder.
+    hidden = pictures.rename(pictures.with_name(".hidden"))
+    assert [p.name for p in list_images(hidden)] == names
+    hidden.rename(pictures)
     with pytest.raises(ValueError, match="no such folder"):
         list_images(pictures / "nowhere")
