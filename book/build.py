@@ -25,6 +25,8 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from cbir_lite._workers import end_with_parent
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 console = Console(soft_wrap=True)
@@ -161,7 +163,10 @@ def run_chapters(scale: str, workers: int = 2) -> dict[str, float]:
     )
     # Processes, not threads: papermill changes the working directory of the whole process.
     context = multiprocessing.get_context("spawn")
-    with bar, ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with (
+        bar,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool,
+    ):
         task = bar.add_task("chapters", total=len(notebooks()))
         jobs = {pool.submit(run_chapter, n, scale): n for n in notebooks()}
         for job in as_completed(jobs):

@@ -11,10 +11,8 @@ import hashlib
 import itertools
 import json
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
-import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from importlib import resources
@@ -26,6 +24,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write, cache_dir
+from cbir_lite._workers import end_with_parent
 from cbir_lite.bench.pairs import frozen_protocol
 from cbir_lite.bench.records import IDENTITY, read_records, write_records
 from cbir_lite.bench.run import Spec, run
@@ -122,18 +121,10 @@ def _missing(specs: list[Spec], output: Path) -> list[Spec]:
 def _start_worker() -> None:
     # Ctrl-C is for the parent, which stops the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     import torch
 
     torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    # A worker whose parent was killed would wait for work for ever.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
 
 
 def _key(spec: Spec) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cbir_lite import _workers
 from cbir_lite.bench import Spec, grid, memory, read_records, run_grid
 from cbir_lite.bench.run import commit
 
@@ -86,14 +87,14 @@ def test_a_worker_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     class Parent:
         sentinel = "the parent's end"
 
-    monkeypatch.setattr(grid.os, "_exit", ended.append)
-    monkeypatch.setattr(grid.multiprocessing, "parent_process", lambda: None)
-    grid._end_with_parent()
+    monkeypatch.setattr(_workers.os, "_exit", ended.append)
+    monkeypatch.setattr(_workers.multiprocessing, "parent_process", lambda: None)
+    _workers._watch()
     assert ended == []
-    monkeypatch.setattr(grid.multiprocessing, "parent_process", Parent)
+    monkeypatch.setattr(_workers.multiprocessing, "parent_process", Parent)
     waited: list[object] = []
-    monkeypatch.setattr(grid.multiprocessing.connection, "wait", waited.append)
-    grid._end_with_parent()
+    monkeypatch.setattr(_workers.multiprocessing.connection, "wait", waited.append)
+    _workers._watch()
     assert waited == [["the parent's end"]]
     assert ended == [1]
 
