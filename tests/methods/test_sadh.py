@@ -97,7 +97,8 @@ def test_codes_and_graph_change_with_each_round_and_the_graph_follows_the_networ
     assert not torch.equal(seen[1], seen[2])
     assert torch.equal(seen[4], seen[5])
     method.graphs.clear()
-    data = method._tensors(lab.make_split(method, 128).x, None, None)
+    split = lab.make_split(method, 128)
+    data = method._tensors(split.x, None, split)
     before = method.graph(2, data)
     with torch.no_grad():
         method.network_.trunk[2].weight.copy_(torch.randn_like(method.network_.trunk[2].weight))
