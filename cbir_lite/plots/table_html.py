@@ -9,13 +9,13 @@ import pandas as pd
 
 _HEAD = {
     "method_label": "Method",
-    "dataset": "Data set",
     "bits": "Bits",
     "reported": "Reported mAP, %",
     "errata": "Errata",
     "measured": "Measured mAP, %",
     "ratio": "Measured / reported",
     "fidelity": "Fidelity",
+    "dataset": "Data set",
     "measured_protocol": "Protocol of the measurement",
     "result_source": "Source of the reported value",
 }
