@@ -13,7 +13,7 @@ _HEAD = {
     "reported": "Reported mAP, %",
     "errata": "Errata",
     "measured": "Measured mAP, %",
-    "ratio": "Measured / reported",
+    "ratio": "Ratio",
     "fidelity": "Fidelity",
     "dataset": "Data set",
     "measured_protocol": "Protocol of the measurement",
