@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 Images = NDArray[np.uint8]
 Features = NDArray[np.float32]
 
-VERSION = 2
+VERSION = 3
 """Raised when the same images give other descriptors; old cache entries are then not found."""
 
 SMALLEST = 8
