@@ -73,8 +73,8 @@
     tools.className = "table-tools";
     const box = document.createElement("input");
     box.type = "search";
-    box.placeholder = "Filter rows";
-    box.setAttribute("aria-label", "Filter the rows of this table");
+    const label = document.createElement("label");
+    label.append("Filter rows ", box);
     const status = document.createElement("span");
     status.setAttribute("role", "status");
     const link = document.createElement("a");
@@ -86,7 +86,7 @@
       link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
     });
     box.addEventListener("input", () => filter(table, box.value, status));
-    tools.append(box, status, link);
+    tools.append(label, status, link);
     // The theme wraps tables so that they scroll; the tools stay outside of what scrolls.
     const wrapper = table.closest(".pst-scrollable-table-container") || table;
     wrapper.before(tools);

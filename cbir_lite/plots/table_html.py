@@ -47,7 +47,8 @@ _SCRIPT = """<script>
   document.addEventListener("input", function (event) {
     var box = event.target.closest(".reported-measured-tools input");
     if (!box) return;
-    var tools = box.parentNode, words = box.value.toLowerCase().split(/\\s+/);
+    var tools = box.closest(".reported-measured-tools");
+    var words = box.value.toLowerCase().split(/\\s+/);
     var rows = tools.parentNode.querySelectorAll("tbody tr"), shown = 0;
     rows.forEach(function (row) {
       var text = row.textContent.toLowerCase();
@@ -103,8 +104,8 @@ def _tools(df: pd.DataFrame, caption: str, file: str) -> str:
     data = base64.b64encode(df.to_csv(index=False, float_format="%.4f").encode()).decode()
     return (
         '<div class="table-tools reported-measured-tools">'
-        f'<input type="search" placeholder="Filter rows" '
-        f'aria-label="Filter the rows of: {escape(caption)}"> '
+        f'<label>Filter rows <input type="search" aria-label="Filter rows: {escape(caption)}">'
+        "</label> "
         f'<span role="status">{len(df)} rows</span> '
         f'<a class="csv" download="{escape(file)}" href="data:text/csv;base64,{data}">'
         "Download CSV</a></div>"
