@@ -68,7 +68,7 @@ def as_read(other: NDArray[Any]) -> NDArray[Any]:
 
 def shares_label(a: Tensor, b: Tensor) -> Tensor:
     """s (n, m) float: 1 where multi-hot rows of ``a`` (n, C) and ``b`` (m, C) share a label."""
-    return (a @ b.T > 0).float()
+    return (a @ b.T).sign_()
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ class DeepMethod(Method):
             [p for p in parameters if p.requires_grad],
             lr=self.lr if lr is None else lr,
             weight_decay=self.weight_decay,
+            fused=True,
         )
 
     @staticmethod
