@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy  # scipy.stats, which takes seconds to import, loads where it is first used
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kendalltau, rankdata, wilcoxon
 
 Floats = NDArray[np.float64]
 AGREEMENT_COLUMNS = [
@@ -34,7 +34,7 @@ LEAST_PAIRS = 6  # fewer cannot reach 0.05 in a two-sided signed-rank test
 
 def spearman(x: Floats, y: Floats) -> Floats:
     """Spearman's rank correlation of each row of x and y (draws, n); NaN where a row is level."""
-    a, b = (rankdata(v, axis=1) for v in (x, y))
+    a, b = (scipy.stats.rankdata(v, axis=1) for v in (x, y))
     a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
     scale = np.sqrt((a * a).sum(1) * (b * b).sum(1))
     return np.divide((a * b).sum(1), scale, out=np.full(len(a), np.nan), where=scale > 0)
@@ -112,7 +112,7 @@ def _agreement(values: Floats, least: int, draws: int, seed: int) -> dict[str, A
             f"{name}_low": float(low),
             f"{name}_high": float(high),
         }
-    return out | {"p": float(kendalltau(reported, measured).pvalue)}
+    return out | {"p": float(scipy.stats.kendalltau(reported, measured).pvalue)}
 
 
 def holm(p: ArrayLike) -> Floats:
@@ -167,7 +167,7 @@ def neighbours(records: pd.DataFrame, measure: str = "map_all") -> pd.DataFrame:
     for better, other in zip(mean.index, mean.index[1:], strict=False):
         gain = (cells[better] - cells[other]).dropna().to_numpy(float)
         tested = len(gain) >= LEAST_PAIRS and bool(np.any(gain))
-        p = float(wilcoxon(gain).pvalue) if tested else np.nan
+        p = float(scipy.stats.wilcoxon(gain).pvalue) if tested else np.nan
         size = float(gain.mean()) if len(gain) else np.nan
         counts = [len(gain), int((gain > 0).sum())]
         rows.append([better, other, mean[better], mean[other], size, *counts, p])

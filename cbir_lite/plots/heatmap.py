@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
 from cbir_lite import survey
@@ -42,6 +41,9 @@ def facet_heatmap(facet: Facet, *, ax: Axes | None = None) -> Axes:
 
     >>> facet_heatmap("network")  # doctest: +SKIP
     """
+    # Here, because it takes seconds to import and `cbir` is a command line.
+    import seaborn as sns
+
     table = facet_counts(facet)
     ax = ax or new_axes(0.6 + 0.24 * len(table))
     sns.heatmap(
