@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbir_lite.methods.deep import DeepMethod
-from cbir_lite.methods.networks import Standardise
+from cbir_lite.methods.networks import Dropout, Standardise
 
 _SAMPLE = 256
 """Images from which the spread over positions is taken: all of them would need much memory."""
@@ -51,7 +51,7 @@ class CategoryNetwork(nn.Module):
         self.instances = Instances(x, max(8, width // 16), classes)
         # What all images have in common would give all of them one code.
         self.norm = nn.BatchNorm1d(classes * self.instances.k)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.hash_layer = nn.Linear(classes * self.instances.k, bits)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from cbir_lite.methods.deep import Batch, DeepMethod, TrainingData
-from cbir_lite.methods.networks import Standardise
+from cbir_lite.methods.networks import Dropout, Standardise
 
 
 class Flat(nn.Module):
@@ -33,7 +33,7 @@ class Flat(nn.Module):
 
 def hidden(d: int, width: int, dropout: float) -> nn.Sequential:
     """Vectors (B, d) to (B, width): the hidden layer of the package's trunk."""
-    return nn.Sequential(nn.Dropout(dropout), nn.Linear(d, width), nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(Dropout(dropout), nn.Linear(d, width), nn.ReLU(), Dropout(dropout))
 
 
 def maker(d: int, width: int, out: int) -> nn.Sequential:
