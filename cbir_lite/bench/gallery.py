@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cbir_lite import features, plots
+from cbir_lite import features
 from cbir_lite.bench.setting import Setting
 from cbir_lite.datasets import ImageSet, read_image, unlabelled
 from cbir_lite.features import handcrafted
@@ -73,6 +73,8 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
     found = indices[0]
     relevant = None if labels is None else (setting.labels[found] & labels).any(axis=1)
     names = [_names(images, setting.labels[i]) for i in found]
+    from cbir_lite import plots  # here: `nearest` alone should not wait for it
+
     axes = plots.retrieval_grid(
         [shown],
         [[images.read(int(i)) for i in found]],

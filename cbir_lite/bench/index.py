@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 import cbir_lite
-from cbir_lite import features, plots
+from cbir_lite import features
 from cbir_lite._cache import CacheUnwritable, atomic_write, sha256_file
 from cbir_lite.bench.gallery import nearest
 from cbir_lite.bench.setting import encode_rows
@@ -483,6 +483,8 @@ def picture(
 
     Nothing is marked right or wrong; a file that has vanished is a grey square.
     """
+    from cbir_lite import plots  # here, so that a search without a picture does not wait for it
+
     axes = plots.retrieval_grid(
         [read_image(i, at_least=THUMBNAIL) for i in images],
         [[_shown(index.listing.path(int(r))) for r in found] for found in rows],

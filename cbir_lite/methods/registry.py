@@ -14,13 +14,9 @@ from cbir_lite.methods.card import Card, CardError, read
 
 
 @lru_cache
-def classes() -> dict[str, type[Method]]:
-    """Every system by id (the name of its module), in order of id.
-
-    Raises :class:`~cbir_lite.methods.card.CardError` for a module without exactly one system or
-    with a defective card.
-    """
-    found: dict[str, type[Method]] = {}
+def _modules() -> dict[str, str]:
+    """The module of every system by id (its last name), in order of id; none is imported."""
+    found: dict[str, str] = {}
     for folder in pkgutil.iter_modules(package.__path__):
         if not folder.ispkg:
             continue
@@ -29,16 +25,32 @@ def classes() -> dict[str, type[Method]]:
             if info.name.startswith("_"):
                 continue
             name = f"{sub.__name__}.{info.name}"
-            module = importlib.import_module(name)
-            systems = [
-                c
-                for _, c in inspect.getmembers(module, inspect.isclass)
-                if issubclass(c, Method) and c.__module__ == name and not inspect.isabstract(c)
-            ]
-            if len(systems) != 1:
-                raise CardError(f"{name}: expected one system, found {len(systems)}")
-            found[info.name] = systems[0]
+            if info.name in found:
+                raise CardError(f"{name}: the id {info.name!r} is taken by {found[info.name]}")
+            found[info.name] = name
     return dict(sorted(found.items()))
+
+
+def _system(name: str) -> type[Method]:
+    module = importlib.import_module(name)
+    systems = [
+        c
+        for _, c in inspect.getmembers(module, inspect.isclass)
+        if issubclass(c, Method) and c.__module__ == name and not inspect.isabstract(c)
+    ]
+    if len(systems) != 1:
+        raise CardError(f"{name}: expected one system, found {len(systems)}")
+    return systems[0]
+
+
+@lru_cache
+def classes() -> dict[str, type[Method]]:
+    """Every system by id (the name of its module), in order of id.
+
+    Raises :class:`~cbir_lite.methods.card.CardError` for a module without exactly one system or
+    with a defective card.
+    """
+    return {id_: _system(name) for id_, name in _modules().items()}
 
 
 @lru_cache
@@ -50,11 +62,12 @@ def cards() -> dict[str, Card]:
 def get(name: str) -> type[Method]:
     """The class of ``id`` or ``id/variant``; raises ``KeyError`` with the closest ids."""
     id_ = name.split("/")[0]
-    known = classes()
+    known = _modules()
     if id_ not in known:
         near = difflib.get_close_matches(id_, known, n=3) or list(known)
         raise KeyError(f"no system {id_!r}; closest: {', '.join(near)} (see `cbir methods`)")
-    return known[id_]
+    # Only this one: to import all of them takes seconds.
+    return _system(known[id_])
 
 
 def create(name: str, **params: object) -> Method:

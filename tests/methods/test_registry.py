@@ -57,6 +57,7 @@ def add_system(tmp_path, monkeypatch):
     """Put one more file into a folder of systems; everything is forgotten afterwards."""
 
     def clear():
+        registry._modules.cache_clear()
         registry.classes.cache_clear()
         registry.cards.cache_clear()
         for name in [m for m in sys.modules if m.startswith(f"{folder.__name__}.zz_")]:
@@ -100,6 +101,28 @@ def test_two_systems_in_one_file_are_refused(add_system):
     add_system("zz_two", SYSTEM + "\n\n@dataclass(kw_only=True, eq=False)\nclass More(Demo): ...\n")
     with pytest.raises(CardError, match=r"zz_two: expected one system, found 2"):
         registry.classes()
+
+
+def test_an_id_that_is_taken_is_refused(add_system):
+    add_system("itq", SYSTEM)
+    with pytest.raises(CardError, match=r"the id 'itq' is taken by cbir_lite\.methods\."):
+        registry.classes()
+
+
+def test_one_system_is_found_without_importing_the_others():
+    code = """
+        import sys
+        from cbir_lite.methods import registry
+        registry.get("itq"), registry.create("pca_sign", bits=8)
+        folder = "cbir_lite.methods."
+        print(*(m for m in sys.modules if m.startswith(folder) and m.count(".") == 3))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    ids = {m.rsplit(".", 1)[1] for m in done.stdout.split()}
+    assert {"itq", "pca_sign"} <= ids
+    assert not {"dpsh", "dvb", "bgan"} & ids
 
 
 def test_a_defective_card_is_named_when_cards_are_read(add_system):
