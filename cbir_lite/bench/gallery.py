@@ -50,6 +50,8 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
     Raises ``ValueError`` for a position outside the queries and for a file that is missing or
     unreadable.
     """
+    from cbir_lite import plots  # here, so that `nearest` alone does not wait for it
+
     images = setting.image_set
     last = len(setting.frozen.query) - 1
     text = str(query)
@@ -73,8 +75,6 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
     found = indices[0]
     relevant = None if labels is None else (setting.labels[found] & labels).any(axis=1)
     names = [_names(images, setting.labels[i]) for i in found]
-    from cbir_lite import plots  # here: `nearest` alone should not wait for it
-
     axes = plots.retrieval_grid(
         [shown],
         [[images.read(int(i)) for i in found]],

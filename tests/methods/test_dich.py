@@ -58,14 +58,16 @@ def test_index_term_vanishes_exactly_when_every_block_differs():
 
 
 def test_codes_of_different_digits_share_fewer_blocks_with_the_index_term(lab, digits):
-    def shared(beta):
-        method = lab.create("dich", {**lab.SMOKE, "epochs": 12}, bits=32, beta=beta)
+    def shared(beta, seed):
+        method = lab.create("dich", lab.SMOKE, bits=32, beta=beta, seed=seed)
         codes = method.fit(lab.make_split(method)).encode(digits.query.pooled)
         blocks = codes.reshape(len(codes), 16, 2)
         equal = (blocks[:, None] == blocks[None]).all(-1).mean(-1)
         return equal[digits.query.y @ digits.query.y.T == 0].mean()
 
-    assert shared(3.0) < 0.96 * shared(0.0)
+    ratios = [shared(3.0, seed) / shared(0.0, seed) for seed in range(3)]
+    assert max(ratios) < 0.95
+    assert min(ratios) < 0.9
 
 
 def test_an_odd_number_of_bits_is_refused():
