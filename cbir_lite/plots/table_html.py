@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from html import escape
+from importlib.resources import files
 
 import pandas as pd
 
@@ -21,56 +22,21 @@ _HEAD = {
 }
 _NUMERIC = ("bits", "reported", "measured", "ratio", "result_source")
 
-# Sorts by data-sort of the cells, empty ones last, and hides rows without the words of the filter;
-# all in one attribute-free function, so that several tables on one page may each carry it.
-_SCRIPT = """<script>
-(function () {
-  if (window.cbirSortable) return;
-  window.cbirSortable = true;
-  document.addEventListener("click", function (event) {
-    var button = event.target.closest("table.reported-measured thead button");
-    if (!button) return;
-    var head = button.closest("th"), body = head.closest("table").tBodies[0];
-    var up = head.getAttribute("aria-sort") !== "ascending", column = head.cellIndex;
-    head.parentNode.querySelectorAll("th").forEach(function (th) {
-      th.removeAttribute("aria-sort");
-    });
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    var number = head.dataset.kind === "number";
-    Array.from(body.rows).sort(function (a, b) {
-      var x = a.cells[column].dataset.sort, y = b.cells[column].dataset.sort;
-      if (x === "" || y === "") return (x === "") - (y === "");
-      var order = number ? x - y : x.localeCompare(y);
-      return up ? order : -order;
-    }).forEach(function (row) { body.appendChild(row); });
-  });
-  document.addEventListener("input", function (event) {
-    var box = event.target.closest(".reported-measured-tools input");
-    if (!box) return;
-    var tools = box.closest(".reported-measured-tools");
-    var words = box.value.toLowerCase().split(/\\s+/);
-    var rows = tools.parentNode.querySelectorAll("tbody tr"), shown = 0;
-    rows.forEach(function (row) {
-      var text = row.textContent.toLowerCase();
-      row.hidden = !words.every(function (word) { return text.indexOf(word) >= 0; });
-      shown += row.hidden ? 0 : 1;
-    });
-    tools.querySelector("[role=status]").textContent = shown + " of " + rows.length + " rows";
-  });
-})();
-</script>"""
+# The script of the site's tables, so that a table sorts and filters in a notebook too.
+_SCRIPT = files("cbir_lite.plots").joinpath("tables.js")
 _STYLE = """<style>
-.reported-measured { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.table-frame .table-tools { display: flex; flex-wrap: wrap; gap: .4em 1em; align-items: baseline; }
+table.reported-measured { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .reported-measured caption { text-align: left; padding: .3em 0; }
-.reported-measured th, .reported-measured td { padding: .2em .6em; text-align: left;
+table.reported-measured th, table.reported-measured td { padding: .2em .6em; text-align: left;
   border-bottom: 1px solid currentColor; font-weight: normal; }
 .reported-measured tbody th, .reported-measured td { white-space: nowrap; }
-.reported-measured .number { text-align: right; }
+table.reported-measured .number { text-align: right; }
 .reported-measured thead th { position: sticky; top: 0; z-index: 1;
   background: var(--pst-color-background, Canvas); }
-.reported-measured thead button { all: inherit; border: 0; padding: 0; cursor: pointer;
+table.reported-measured button.sort { all: inherit; border: 0; padding: 0; cursor: pointer;
   font-weight: bold; }
-.reported-measured thead button:focus-visible { outline: 2px solid currentColor; }
+table.reported-measured button.sort:focus-visible { outline: 2px solid currentColor; }
 .reported-measured th[aria-sort=ascending] button::after { content: " \\2191"; }
 .reported-measured th[aria-sort=descending] button::after { content: " \\2193"; }
 </style>"""
@@ -99,16 +65,12 @@ def _cell(row: dict, column: str, errata_href: str | None) -> tuple[str, object]
     return escape(str(value)), value
 
 
-def _tools(df: pd.DataFrame, caption: str, file: str) -> str:
-    """A filter box, the number of rows, and the rows as CSV in the link itself."""
+def _tools(df: pd.DataFrame, file: str) -> str:
+    """The rows as CSV in the link itself; the script adds a filter box."""
     data = base64.b64encode(df.to_csv(index=False, float_format="%.4f").encode()).decode()
     return (
-        '<div class="table-tools reported-measured-tools">'
-        f'<label>Filter rows <input type="search" aria-label="Filter rows: {escape(caption)}">'
-        "</label> "
-        f'<span role="status">{len(df)} rows</span> '
-        f'<a class="csv" download="{escape(file)}" href="data:text/csv;base64,{data}">'
-        "Download CSV</a></div>"
+        f'<div class="table-tools"><a class="csv" download="{escape(file)}" '
+        f'href="data:text/csv;base64,{data}">Download CSV</a></div>'
     )
 
 
@@ -122,14 +84,14 @@ def to_html(
 ) -> str:
     """The frame of `reported_measured` as an HTML table with caption, for a page of the site.
 
-    Heads are buttons that sort (script and style inline, nothing is fetched); without scripts the
+    Heads sort and a box filters (script and style inline, nothing is fetched); without scripts the
     table reads as it stands.
 
     Args:
         df: with the columns of `reported_measured`.
         caption: above the table.
         errata_href: address of an erratum, "{id}" for its id in small letters.
-        file: name under which the rows can be taken away as CSV; with it comes a filter box.
+        file: name under which all columns can be taken away as CSV; default: what is shown.
         height: CSS length beyond which the table scrolls; default: as long as it is.
 
     `ValueError` for an empty caption or missing columns.
@@ -141,10 +103,7 @@ def to_html(
     heads = []
     for column, name in _HEAD.items():
         kind = "number" if column in _NUMERIC else "text"
-        heads.append(
-            f'<th scope="col" class="{kind}" data-kind="{kind}">'
-            f'<button type="button">{escape(name)}</button></th>'
-        )
+        heads.append(f'<th scope="col" class="{kind}">{escape(name)}</th>')
     lines = []
     for row in df.to_dict("records"):
         cells = []
@@ -160,15 +119,15 @@ def to_html(
     return "\n".join(
         [
             _STYLE,
-            '<div style="font-size: .85em">',
-            *([] if file is None else [_tools(df, caption, file)]),
+            '<div class="table-frame" style="font-size: .85em">',
+            *([] if file is None else [_tools(df, file)]),
             f'<div role="region" tabindex="0" style="{scroll}" aria-label="{escape(caption)}">',
-            '<table class="reported-measured">',
+            '<table class="sortable reported-measured">',
             f"<caption>{escape(caption)}</caption>",
             "<thead><tr>" + "".join(heads) + "</tr></thead>",
             "<tbody>",
             *lines,
             "</tbody></table></div></div>",
-            _SCRIPT,
+            f"<script>{_SCRIPT.read_text(encoding='utf-8')}</script>",
         ]
     )

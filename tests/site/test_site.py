@@ -15,8 +15,10 @@ from urllib.parse import unquote, urlparse
 import pytest
 
 from book import build
+from book._ext.cbir_pages import measured
 from cbir_lite import survey
 from cbir_lite.methods import registry
+from cbir_lite.plots import reported_measured, to_html
 from tests.site.browser import BrowserMissing, chromium, find, requested, resize
 
 pytestmark = pytest.mark.site
@@ -243,6 +245,41 @@ def test_a_table_sorts_by_clicking(browser: Any, systems: Callable[[int], list[s
         assert len(known) > 3
     states = [th.get_attribute("aria-sort") for th in browser.find_elements("css selector", "th")]
     assert states.count("descending") == 1
+
+
+def test_a_table_of_a_notebook_sorts_and_filters_without_the_site(
+    browser: Any, tmp_path: Path
+) -> None:
+    df = reported_measured(2, measured.records(build.ROOT / "book" / "results"))
+    tables = to_html(df, "Table II", file="two.csv") + to_html(df.head(9), "Nine rows")
+    page = tmp_path / "page.html"
+    page.write_text(f'<meta charset="utf-8"><title>x</title>{tables}', encoding="utf-8")
+    browser.get(page.as_uri())
+    wait(lambda: browser.find_elements("css selector", "button.sort"))
+    # One button a heading and one filter a table, though each table brings the script.
+    assert len(browser.find_elements("css selector", ".table-tools input")) == 2
+    assert len(browser.find_elements("css selector", ".table-tools a.csv")) == 2
+    heads = browser.find_elements("css selector", "thead th")
+    assert len(browser.find_elements("css selector", "button.sort")) == len(heads)
+
+    def shown() -> list[str]:
+        return browser.execute_script(
+            """return [...document.querySelector("table.sortable").tBodies[0].rows]
+                   .filter(r => !r.hidden).map(r => r.cells[4].dataset.sort);"""
+        )
+
+    for direction, reverse in (("ascending", False), ("descending", True)):
+        assert click_heading(browser, 4) == direction
+        cells = shown()
+        values = [float(c) for c in cells if c]
+        assert values == sorted(values, reverse=reverse)
+        assert cells[len(values) :] == [""] * (len(df) - len(values))
+    browser.find_element("css selector", ".table-tools input").send_keys("dpsh 24")
+    wanted = df["method_label"].str.contains("DPSH") & (df["bits"] == 24)
+    assert 0 < len(shown()) < len(df)
+    assert len(shown()) >= wanted.sum()
+    status = browser.find_element("css selector", ".table-tools [role=status]").text
+    assert status == f"{len(shown())} of {len(df)} rows"
 
 
 def test_a_table_filters_and_can_be_taken_away(

@@ -1,8 +1,12 @@
-// Tables of class "sortable": click a heading to sort, type to filter, take away as CSV.
+// Tables of class "sortable": click a heading to sort, type to filter, take away as CSV. Pages load
+// this file; tables shown in notebooks carry it, possibly several times. A cell sorts by its
+// data-sort, else by its text. A "table-tools" within the table's "table-frame" keeps its own link.
 (() => {
   "use strict";
 
   const text = (cell) => cell.textContent.trim().replace(/\s+/g, " ");
+
+  const key = (cell) => cell.dataset.sort ?? text(cell);
 
   // The first number of a cell such as "83.8 ± 0.3"; null for anything else.
   const number = (value) => {
@@ -24,7 +28,7 @@
     for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
     header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
     const body = table.tBodies[0];
-    const rows = [...body.rows].map((row) => [text(row.cells[column]), row]);
+    const rows = [...body.rows].map((row) => [key(row.cells[column]), row]);
     rows.sort((a, b) => compare(a[0], b[0], ascending ? 1 : -1));
     rows.forEach(([, row], i) => {
       row.classList.toggle("row-even", i % 2 === 0);
@@ -51,10 +55,32 @@
     return rows.map((row) => [...row.cells].map((c) => quote(text(c))).join(",")).join("\r\n");
   };
 
+  const title = (table) => {
+    const { caption } = table;
+    return caption ? text(caption.querySelector(".caption-text") || caption) : document.title;
+  };
+
   const name = (table) => {
-    const caption = table.caption && table.caption.querySelector(".caption-text");
-    const words = caption ? text(caption) : document.title;
-    return words.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "table";
+    return title(table).toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "") || "table";
+  };
+
+  // A place for tools with a link to the visible rows as CSV.
+  const toolsBefore = (table, frame) => {
+    const tools = document.createElement("div");
+    tools.className = "table-tools";
+    const link = document.createElement("a");
+    link.href = "#";
+    link.className = "csv";
+    link.textContent = "Download CSV";
+    link.addEventListener("click", () => {
+      link.download = `${name(table)}.csv`;
+      link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
+    });
+    tools.append(link);
+    // Tables scroll within a wrapper of the theme or in their frame; the tools stay outside.
+    if (frame) frame.prepend(tools);
+    else (table.closest(".pst-scrollable-table-container") || table).before(tools);
+    return tools;
   };
 
   const enhance = (table) => {
@@ -69,27 +95,17 @@
       header.setAttribute("aria-sort", "none");
       button.addEventListener("click", () => sort(table, column, header));
     });
-    const tools = document.createElement("div");
-    tools.className = "table-tools";
+    const frame = table.closest(".table-frame");
+    const tools = (frame && frame.querySelector(".table-tools")) || toolsBefore(table, frame);
     const box = document.createElement("input");
     box.type = "search";
+    box.setAttribute("aria-label", `Filter rows: ${title(table)}`);
     const label = document.createElement("label");
     label.append("Filter rows ", box);
     const status = document.createElement("span");
     status.setAttribute("role", "status");
-    const link = document.createElement("a");
-    link.href = "#";
-    link.className = "csv";
-    link.textContent = "Download CSV";
-    link.addEventListener("click", () => {
-      link.download = `${name(table)}.csv`;
-      link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
-    });
     box.addEventListener("input", () => filter(table, box.value, status));
-    tools.append(label, status, link);
-    // The theme wraps tables so that they scroll; the tools stay outside of what scrolls.
-    const wrapper = table.closest(".pst-scrollable-table-container") || table;
-    wrapper.before(tools);
+    tools.prepend(label, status);
     filter(table, "", status);
   };
 
