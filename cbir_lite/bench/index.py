@@ -194,7 +194,7 @@ def check_place(path: Path) -> None:
         raise OSError(_elsewhere(path))
     if path.exists():
         try:
-            _read(path)
+            _read(path, arrays=False)
         except OtherVersion:
             return
         except NoIndex as error:
@@ -243,7 +243,8 @@ def _broken(path: Path) -> str:
     return f"{path} is no index that can be read: make one with `cbir index DIR`"
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _read(path: Path, *, arrays: bool = True) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What describes an index, and its arrays (none of them are read without ``arrays``)."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such index; make one with `cbir index DIR`")
     try:
@@ -252,7 +253,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             if meta["format"] != FORMAT:
                 raise ValueError(meta["format"])
             if meta["version"] == VERSION:
-                return meta, {k: content[k] for k in content.files if k != "meta"}
+                names = [k for k in content.files if k != "meta"] if arrays else []
+                return meta, {k: content[k] for k in names}
     except Exception as error:  # what is no archive, or a damaged one, may raise anything
         raise NoIndex(_broken(path)) from error
     raise OtherVersion(

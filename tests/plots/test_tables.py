@@ -189,7 +189,7 @@ def test_html_holds_the_values(make_records):
 def test_html_carries_its_rows_as_csv_and_a_filter(make_records):
     df = reported_measured(2, make_records({("dpsh", "cifar10-59k", 24): [0.5]}))
     plain = to_html(df, "Table II")
-    assert "table-tools" not in plain.split("<script>")[0]
+    assert 'class="csv"' not in plain.split("<script>")[0]
     assert "max-height" not in plain
     text = to_html(df, 'Table "II"', file="two.csv", height="9rem")
     assert 'download="two.csv"' in text
