@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -14,14 +13,13 @@ from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
 from matplotlib.path import Path
 
 from cbir_lite.plots import style
+from cbir_lite.plots.layered import Item, arrange, with_lanes
 from cbir_lite.plots.style import OKABE_ITO, PAGE_WIDTH, SMALL
 
 EDGE = 0.06
 WIDEST, NARROWEST = 1.45, 0.8
-COLUMN_GAP, ROW_GAP = 0.34, 0.16
+COLUMN_GAP = 0.34
 PAD = 0.06
-LANE = 0.04
-"""Height that an arrow takes where it passes a column of boxes."""
 HEAD = 0.075
 FEW = 8
 """So many layers are listed one by one; more are counted by type."""
@@ -61,20 +59,6 @@ class StageLike(Protocol):
         """Stages that feed it, and whether a gradient flows back."""
 
 
-@dataclass(eq=False)
-class _Item:
-    """A box, or a lane (no stage) in which arrows pass a column; ``y`` is its middle."""
-
-    column: int
-    height: float
-    kind: str = ""
-    name: str = ""
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    sources: list[tuple[_Item, bool]] = field(default_factory=list)
-    order: float = 0.0
-    y: float = 0.0
-
-
 def network_diagram(
     stages: Sequence[StageLike],
     *,
@@ -102,8 +86,8 @@ def network_diagram(
                 f"the figure {2 * EDGE + n * NARROWEST + (n - 1) * COLUMN_GAP:.2f} in wide"
             )
         boxes = _boxes(stages, columns, copies, room)
-        table = _with_lanes(boxes, n)
-        _arrange(table)
+        table = with_lanes(boxes, n)
+        arrange(table)
         items = [item for column in table for item in column]
         low = min(i.y - i.height / 2 for i in items) - EDGE
         bottom = max(i.y + i.height / 2 for i in items) - low + EDGE
@@ -169,16 +153,16 @@ def _columns(stages: Sequence[StageLike]) -> list[int]:
 
 def _boxes(
     stages: Sequence[StageLike], columns: list[int], copies: Sequence[str], room: float
-) -> list[_Item]:
+) -> list[Item]:
     batch = next((s.shapes[0][0] for s in stages if s.kind == "input" and s.shapes), None)
-    made: list[list[_Item]] = []
+    made: list[list[Item]] = []
     boxes = []
     for stage, column in zip(stages, columns, strict=True):
         roles = [""] if stage.kind == "loss" else list(copies) or [""]
         mine = []
         for k, role in enumerate(roles):
             title = f"{stage.name}: {role}" if role and stage.kind == "input" else stage.name
-            box = _Item(column, 0.0, stage.kind, stage.name, _text(stage, title, batch, room))
+            box = Item(column, 0.0, stage.kind, stage.name, _text(stage, title, batch, room))
             box.height = 2 * PAD + style.line_height() * len(box.lines)
             box.order = k
             for a, flows in stage.sources:
@@ -232,107 +216,20 @@ def _wrap_name(name: str, width: float) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _with_lanes(boxes: list[_Item], n: int) -> list[list[_Item]]:
-    """Items by column, with a lane wherever an arrow passes one; arrows join neighbours only."""
-    table: list[list[_Item]] = [[] for _ in range(n)]
-    lanes: dict[tuple[int, bool, int], _Item] = {}
-    for box in boxes:
-        table[box.column].append(box)
-    for box in boxes:
-        direct = []
-        for source, flows in box.sources:
-            last = source
-            for column in range(source.column + 1, box.column):
-                key = id(source), flows, column
-                if key not in lanes:
-                    lanes[key] = _Item(column, LANE, sources=[(last, flows)], order=source.order)
-                    table[column].append(lanes[key])
-                last = lanes[key]
-            direct.append((last, flows))
-        box.sources = direct
-    return table
-
-
-def _arrange(table: list[list[_Item]]) -> None:
-    """Order each column so that few arrows cross, then find heights without overlap."""
-    feeds: dict[int, list[_Item]] = {}
-    for column in table:
-        for item in column:
-            for source, _ in item.sources:
-                feeds.setdefault(id(source), []).append(item)
-
-    def joined(item: _Item) -> list[_Item]:
-        return [s for s, _ in item.sources] + feeds.get(id(item), [])
-
-    best: list[list[_Item]] = []
-    for start in (1, -1):
-        for column in table:
-            column.sort(key=lambda i: i.order)
-            _number(column[::start])
-        for sweep in range(8):
-            for column in table if sweep % 2 == 0 else table[::-1]:
-                middle = {
-                    id(i): sum(j.y for j in joined(i)) / len(joined(i)) for i in column if joined(i)
-                }
-                column.sort(key=lambda i: middle.get(id(i), i.y))
-                _number(column)
-            if not best or _crossings(table) < _crossings(best):
-                best = [list(column) for column in table]
-    for column, chosen in zip(table, best, strict=True):
-        column[:] = chosen
-        _number(column)
-    for sweep in range(30):
-        for column in table if sweep % 2 == 0 else table[::-1]:
-            wished = [sum(i.y for i in joined(t)) / max(1, len(joined(t))) for t in column]
-            for item, y in zip(column, _apart(column, wished), strict=True):
-                item.y = y
-
-
-def _number(column: list[_Item]) -> None:
-    for k, item in enumerate(column):
-        item.y = k - (len(column) - 1) / 2
-
-
-def _crossings(table: list[list[_Item]]) -> int:
-    """Pairs of arrows between neighbouring columns that cross, given the order in the columns."""
-    count = 0
-    for before, column in pairwise(table):
-        place = {id(item): k for k, item in enumerate(before)}
-        ends = [(place[id(s)], k) for k, item in enumerate(column) for s, _ in item.sources]
-        count += sum((a - c) * (b - d) < 0 for i, (a, b) in enumerate(ends) for c, d in ends[:i])
-    return count
-
-
-def _apart(column: list[_Item], wished: list[float]) -> list[float]:
-    """The middles nearest to those wished that keep order and gaps (pooling of neighbours)."""
-    offsets = [0.0]
-    for a, b in pairwise(column):
-        offsets.append(offsets[-1] + (a.height + b.height) / 2 + ROW_GAP)
-    pools: list[list[float]] = []  # [sum, count]
-    for y, offset in zip(wished, offsets, strict=True):
-        pools.append([y - offset, 1])
-        while len(pools) > 1 and pools[-2][0] / pools[-2][1] > pools[-1][0] / pools[-1][1]:
-            total, count = pools.pop()
-            pools[-1][0] += total
-            pools[-1][1] += count
-    base = [total / count for total, count in pools for _ in range(int(count))]
-    return [b + offset for b, offset in zip(base, offsets, strict=True)]
-
-
-def _same(table: list[list[_Item]]) -> list[tuple[_Item, _Item]]:
+def _same(table: list[list[Item]]) -> list[tuple[Item, Item]]:
     """Boxes of the same part that stand one below the other."""
     pairs = [(a, b) for column in table for a, b in pairwise(column)]
     return [(a, b) for a, b in pairs if a.name == b.name and a.kind == b.kind == "module"]
 
 
-def _present(boxes: list[_Item], table: list[list[_Item]]) -> list[str]:
+def _present(boxes: list[Item], table: list[list[Item]]) -> list[str]:
     kinds = [kind for kind in COLOURS if any(b.kind == kind for b in boxes)]
     flows = {f for b in boxes for _, f in b.sources}
     lines = [name for name, flag in (("flows", True), ("stops", False)) if flag in flows]
     return [*kinds, *lines, *(["same"] if _same(table) else [])]
 
 
-def _draw_box(ax: Axes, box: _Item, left: float, room: float) -> None:
+def _draw_box(ax: Axes, box: Item, left: float, room: float) -> None:
     hue, top = OKABE_ITO[COLOURS[box.kind]], box.y - box.height / 2
     ax.add_patch(
         FancyBboxPatch(
@@ -352,7 +249,7 @@ def _draw_box(ax: Axes, box: _Item, left: float, room: float) -> None:
         )  # fmt: skip
 
 
-def _draw_arrows(ax: Axes, item: _Item, left: float, room: float) -> None:
+def _draw_arrows(ax: Axes, item: Item, left: float, room: float) -> None:
     """Into a box or a lane from its neighbours on the left; a lane is crossed as well."""
     ports = sorted(item.sources, key=lambda s: s[0].y)
     spread = 0.0 if not item.kind else min(0.11, 0.7 * item.height / max(1, len(ports)))
