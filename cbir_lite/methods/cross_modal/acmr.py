@@ -23,12 +23,17 @@ class ACMR(Adversarial):
 
     :survey: Sections V-D, VII-A
     :cite: wang2017acmr
-    :source: the paper's objective as restated by later papers and the survey's row
+    :source: the paper's objective as restated by later papers and the survey's row; a public copy
+        of the code (BMC-SDNU/Cross-Modal-Retrieval), which reverses the judge's gradient and lets it
+        grow in training, but whose optimisers never hand it to the projector, and which leaves the
+        classifier of labels as it was drawn
     :objective: \min_f\max_D\ L_{label}+\alpha L_{triplet}-\beta L_{modality}(D)
     :shapes: x (n, d), other (n, d_t), labels (n, C); outputs float32 (n, bits)
     :defaults: alpha = 1, margin 1 on squared distances of unit vectors, beta = confusion = 0.1
     :departures: inputs are frozen features and word vectors; the triplets are all those of 32
-        anchors of a batch; the judge takes one step for each step of the projector
+        anchors of a batch, in the code a hard negative for each pair and margin 0.1; here the
+        projector does descend against the judge, with a weight that stays the same; the judge
+        takes one step for each step of the projector
     :fidelity: simplified
     """
 
