@@ -24,9 +24,9 @@ class ACMR(Adversarial):
     :survey: Sections V-D, VII-A
     :cite: wang2017acmr
     :source: the paper's objective as restated by later papers and the survey's row; a public copy
-        of the code (BMC-SDNU/Cross-Modal-Retrieval), which reverses the judge's gradient and lets it
-        grow in training, but whose optimisers never hand it to the projector, and which leaves the
-        classifier of labels as it was drawn
+        of the code (BMC-SDNU/Cross-Modal-Retrieval), which reverses the judge's gradient and lets
+        it grow in training, but whose optimisers never hand it to the projector, and which leaves
+        the classifier of labels as it was drawn
     :objective: \min_f\max_D\ L_{label}+\alpha L_{triplet}-\beta L_{modality}(D)
     :shapes: x (n, d), other (n, d_t), labels (n, C); outputs float32 (n, bits)
     :defaults: alpha = 1, margin 1 on squared distances of unit vectors, beta = confusion = 0.1
