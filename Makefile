@@ -52,5 +52,5 @@ claims: env  ## every chapter at SCALE=full, its verdicts into book/results/clai
 	$(BIN)/python -m book.claims --scale full
 
 clean:  ## built files (not the cache of data and features)
-	rm -rf _build build dist book/methods book/_generated book/_static/mathjax
+	rm -rf _build build dist book/methods book/_generated book/_static/mathjax book/_static/tables.js
 	rm -f book/claims.md book/errata.md book/status.md book/status.json book/references.bib

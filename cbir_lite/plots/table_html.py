@@ -22,8 +22,6 @@ _HEAD = {
 }
 _NUMERIC = ("bits", "reported", "measured", "ratio", "result_source")
 
-# The script of the site's tables, so that a table sorts and filters in a notebook too.
-_SCRIPT = files("cbir_lite.plots").joinpath("tables.js")
 _STYLE = """<style>
 .table-frame .table-tools { display: flex; flex-wrap: wrap; gap: .4em 1em; align-items: baseline; }
 table.reported-measured { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -40,6 +38,13 @@ table.reported-measured button.sort:focus-visible { outline: 2px solid currentCo
 .reported-measured th[aria-sort=ascending] button::after { content: " \\2191"; }
 .reported-measured th[aria-sort=descending] button::after { content: " \\2193"; }
 </style>"""
+
+
+def table_script() -> str:
+    """The script that sorts, filters and exports tables of class ``sortable``, here and on the
+    pages of the site.
+    """
+    return files("cbir_lite.plots").joinpath("tables.js").read_text(encoding="utf-8")
 
 
 def _cell(row: dict, column: str, errata_href: str | None) -> tuple[str, object]:
@@ -128,6 +133,6 @@ def to_html(
             "<tbody>",
             *lines,
             "</tbody></table></div></div>",
-            f"<script>{_SCRIPT.read_text(encoding='utf-8')}</script>",
+            f"<script>{table_script()}</script>",
         ]
     )

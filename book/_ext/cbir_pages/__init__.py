@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cbir_lite import survey
+from cbir_lite.plots.table_html import table_script
 
 from . import landing, reference, systems
 from .text import write
@@ -31,6 +32,7 @@ def generate(root: Path) -> None:
         **reference.pages(book / "status.json", book / "results" / "claims.csv"),
         **landing.pages(root),
         "references.bib": survey.bibtex(),
+        "_static/tables.js": table_script(),
     }
     for stale in (book / "methods").glob("*.md"):
         if f"methods/{stale.name}" not in pages:
