@@ -212,10 +212,11 @@ def run_suite(
     specs: list[Spec], folder: str | Path, *, workers: int | None = None, dry_run: bool = False
 ) -> list[str]:
     """Run specs into one file a data set, ``folder/DATASET.csv``; returns what failed."""
+    # A split is read and checked once, not for each of thousands of runs.
+    datasets = {name: frozen_protocol(name).dataset for name in {s.protocols[0] for s in specs}}
     files: dict[Path, list[Spec]] = {}
     for spec in specs:
-        dataset = frozen_protocol(spec.protocols[0]).dataset
-        files.setdefault(Path(folder) / f"{dataset}.csv", []).append(spec)
+        files.setdefault(Path(folder) / f"{datasets[spec.protocols[0]]}.csv", []).append(spec)
     failures: list[str] = []
     for output, group in files.items():
         if dry_run:

@@ -14,6 +14,7 @@ from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 from cbir_lite.retrieval import distance_blocks, evaluate_distances
+from cbir_lite.retrieval.distances import Distance
 
 SHORT_EPOCHS = {"smoke": 10, "book": 8, "full": 30}
 """Epochs of a chapter's experiment: a reader's laptop has minutes, published records have hours."""
@@ -90,8 +91,11 @@ class Lab:
         return method.fit(split)
 
     def ap(self, method: Method) -> NDArray[np.float64]:
-        """AP of each query (n_queries,) over the whole ranking, as the system ranks."""
-        return self.setting.evaluate(method, cutoffs=(None,)).ap[None, "all"]
+        """AP of each query over the whole ranking, as the system ranks.
+
+        Shape (n_queries,); queries without anything relevant are left out, here and below.
+        """
+        return self.setting.evaluate(method, cutoffs=(None,), no_relevant="skip").ap[None, "all"]
 
     def runs(
         self, system: str | type[Method], seeds: Sequence[int] | None = None, **options: Any
@@ -101,9 +105,9 @@ class Lab:
         return np.stack([self.ap(self.train(system, seed=s, **options)) for s in chosen])
 
     def ranked(
-        self, queries: NDArray[Any], database: NDArray[Any], metric: str = "cosine"
+        self, queries: NDArray[Any], database: NDArray[Any], metric: str | Distance = "cosine"
     ) -> NDArray[np.float64]:
-        """AP of each query for real-valued vectors of the two sides."""
+        """AP of each query for vectors of the two sides, ranked by a distance."""
         rows = self.setting.labels
         blocks = distance_blocks(queries, database, metric)
         result = evaluate_distances(
@@ -111,8 +115,14 @@ class Lab:
             rows[self.setting.frozen.query],
             rows[self.setting.frozen.database],
             cutoffs=(None,),
+            no_relevant="skip",
         )
         return result.ap[None, "all"]
+
+    def chance(self) -> NDArray[np.float64]:
+        """AP of each query if all distances are equal: the exact mean over all orders."""
+        rows = self.setting.frozen.query, self.setting.frozen.database
+        return self.ranked(*rows, lambda q, d: np.zeros((len(q), len(d)), np.float32))
 
     def relaxed(self, method: Method) -> NDArray[np.float64]:
         """AP of each query before the sign: cosine of the real-valued outputs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,24 @@ def test_real_valued_outputs_rank_by_cosine(lab: Lab) -> None:
         hits = relevant[i][np.argsort(-cosine[i])]
         naive = (np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean()
         assert lab.relaxed(method)[i] == pytest.approx(naive, abs=1e-4)
+
+
+def test_chance_is_the_mean_over_random_orders(lab: Lab) -> None:
+    labels, frozen = lab.setting.labels, lab.setting.frozen
+    relevant = labels[frozen.query[:20]].astype(int) @ labels[frozen.database].T > 0
+    rng, n = np.random.default_rng(0), len(frozen.database)
+    drawn = []
+    for _ in range(200):
+        hits = relevant[:, rng.permutation(n)]
+        precision = hits.cumsum(1) / np.arange(1, n + 1)
+        drawn.append((precision * hits).sum(1) / hits.sum(1))
+    assert lab.chance()[:20] == pytest.approx(np.mean(drawn, 0), abs=0.01)
+
+
+def test_queries_without_anything_relevant_are_left_out() -> None:
+    setting = Setting("digits", "pixels")
+    labels, frozen = setting.labels, setting.frozen
+    keep = frozen.database[labels[frozen.database, 0] == 0]  # no zeros are left to find
+    lab = Lab(Setting(replace(frozen, database=keep), "pixels"), bits=16)
+    expected = int((labels[frozen.query, 0] == 0).sum())
+    assert len(lab.ap(lab.train("lsh"))) == len(lab.chance()) == expected < len(frozen.query)

@@ -45,6 +45,10 @@ GLUED: dict[str, dict[str, tuple[float, float]]] = {
     "04_supervision": {
         "pairs_map": (0.4, 0.95),
         "classes_map": (0.5, 0.95),
+        "all_terms": (-0.3, 0.3),
+    },
+    "04b_less_supervision": {
+        "classes_map": (0.5, 0.95),
         "unsupervised_map": (0.3, 0.75),
         "label_gain": (0.05, 0.5),
         "tags_map": (0.2, 0.6),
@@ -54,6 +58,9 @@ GLUED: dict[str, dict[str, tuple[float, float]]] = {
         "shelf_map": (0.35, 0.75),
         "autoencoder_l2": (0.25, 0.75),
         "triplet_order": (0.7, 1.0),
+    },
+    "05b_network_families": {
+        "entropy_both": (0.5, 1.0),
         "policy_map": (0.3, 0.9),
     },
     "06_descriptors": {
@@ -66,10 +73,12 @@ GLUED: dict[str, dict[str, tuple[float, float]]] = {
     "07_retrieval_types": {
         "text_to_image": (0.3, 0.9),
         "untied": (0.1, 0.35),
+    },
+    "07b_sketches_and_labels": {
         "sketch_seen": (0.3, 0.95),
         "sketch_chance": (0.1, 0.2),
     },
-    "07b_retrieval_objects": {
+    "07c_retrieval_objects": {
         "turned_one": (0.5, 1.0),
         "turned_pooled": (0.8, 1.0),
         "object_region": (0.1, 0.5),
