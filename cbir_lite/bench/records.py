@@ -26,7 +26,10 @@ IDENTITY = (
     "params",
     "code_hash",
 )
-"""Two records that agree in these columns are the same run."""
+"""Two records that agree in these columns are the same run of the same code."""
+
+RUN = IDENTITY[:-1]
+"""A file holds one record of each of these; older code makes way, so means never mix the two."""
 
 CUTOFFS: dict[str, int | None] = {"1000": 1000, "5000": 5000, "54000": 54000, "all": None}
 DENOMINATORS = {"": "found", "_min": "min", "_relevant": "all"}
@@ -112,7 +115,7 @@ def _read(path: Path) -> pd.DataFrame:
             raise RecordError(
                 f"{path}: row {row + 2}: {column} = {frame[column][row]} is outside 0..1"
             )
-    twice = frame.duplicated(list(IDENTITY))
+    twice = frame.duplicated(list(RUN))
     if twice.any():
         row = int(np.flatnonzero(twice)[0])
         raise RecordError(f"{path}: row {row + 2} repeats an earlier run")
@@ -120,7 +123,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def write_records(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add records to a file, replacing those of the same identity; whole or not at all.
+    """Add records to a file, replacing those of the same `RUN`; whole or not at all.
 
     Several processes may add to one file at once.
     """
@@ -135,7 +138,7 @@ def write_records(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
     with lock(path):
         old = _read(path) if path.exists() else new.iloc[:0]
         merged = new if old.empty else pd.concat([old, new], ignore_index=True)
-        merged = merged.drop_duplicates(list(IDENTITY), keep="last")
+        merged = merged.drop_duplicates(list(RUN), keep="last")
         merged = merged.sort_values(
             ["protocol", "method", "bits", "seed", "code_hash"], kind="stable"
         )

@@ -67,6 +67,18 @@ def test_the_same_run_is_replaced_and_another_added(tmp_path: Path) -> None:
     assert table["seeds"][0] == 3
 
 
+def test_newer_code_replaces_what_older_code_measured(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    write_records(path, [row(map_all=0.1), row(seed=1)])
+    write_records(path, [row(map_all=0.8, code_hash="ffff")])
+    frame = read_records(path)
+    assert list(frame["map_all"]) == [0.8, 0.5]
+    text = path.read_text()
+    path.write_text(text + text.splitlines()[1].replace("ffff", "00e1") + "\n")
+    with pytest.raises(RecordError, match=r"r\.csv: row 4 repeats an earlier run"):
+        read_records(path)
+
+
 def test_latest_leaves_out_records_of_other_code(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     write_records(path, [row(), row(code_hash="ffff", seed=1)])
