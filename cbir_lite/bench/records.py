@@ -159,21 +159,13 @@ def usual(records: pd.DataFrame) -> pd.DataFrame:
     return records[(records["params"] == "{}") | records["protocol"].isin(SHORTER)]
 
 
-def latest(records: pd.DataFrame, code_hashes: dict[str, str]) -> pd.DataFrame:
-    """The records whose system has not changed since (``code_hashes``: by method name)."""
-    current = records["method"].map(code_hashes)
-    return records[records["code_hash"] == current]
+def mark_stale(records: pd.DataFrame, code_hashes: dict[str, str]) -> pd.DataFrame:
+    """The records and a column ``stale``: measured with other code than the present one.
 
-
-def newest(records: pd.DataFrame, code_hashes: dict[str, str]) -> pd.DataFrame:
-    """One record for each run, in the order of the records, and the column ``stale``.
-
-    A run is a system, protocol, code length and seed. Where it was measured with older code too
-    (another hash than in ``code_hashes``, by method name), the record of the present code counts.
+    ``code_hashes`` says what the present code of each system is, by name; a system without one is
+    stale.
     """
-    stale = records["code_hash"] != records["method"].map(code_hashes)
-    ordered = records.assign(stale=stale).sort_values("stale", kind="stable")
-    return ordered.drop_duplicates(["method", "protocol", "bits", "seed"]).sort_index()
+    return records.assign(stale=records["code_hash"] != records["method"].map(code_hashes))
 
 
 def summary(

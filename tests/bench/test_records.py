@@ -12,8 +12,7 @@ import pytest
 from cbir_lite.bench.records import (
     COLUMNS,
     RecordError,
-    latest,
-    newest,
+    mark_stale,
     read_records,
     summary,
     usual,
@@ -79,22 +78,11 @@ def test_newer_code_replaces_what_older_code_measured(tmp_path: Path) -> None:
         read_records(path)
 
 
-def test_latest_leaves_out_records_of_other_code(tmp_path: Path) -> None:
-    path = tmp_path / "r.csv"
-    write_records(path, [row(), row(code_hash="ffff", seed=1)])
-    assert list(latest(read_records(path), {"itq": "00e1"})["seed"]) == [0]
-
-
-def test_newest_prefers_the_present_code_and_says_what_is_older() -> None:
-    rows = [
-        row(code_hash="old", map_all=0.1),
-        row(seed=1, code_hash="old", map_all=0.2),
-        row(code_hash="now", map_all=0.3),
-        row("gone", code_hash="old", map_all=0.4),
-    ]
-    kept = newest(pd.DataFrame(rows), {"itq": "now"})
-    assert kept["map_all"].tolist() == [0.2, 0.3, 0.4]
-    assert kept["stale"].tolist() == [True, False, True]
+def test_records_of_other_code_are_stale() -> None:
+    rows = [row(code_hash="old"), row(seed=1, code_hash="now"), row("gone", code_hash="old")]
+    marked = mark_stale(pd.DataFrame(rows), {"itq": "now"})
+    assert marked["stale"].tolist() == [True, False, True]
+    assert marked["seed"].tolist() == [0, 1, 0]
 
 
 def test_defects_name_file_row_and_column(tmp_path: Path) -> None:

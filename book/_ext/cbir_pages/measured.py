@@ -9,7 +9,7 @@ import pandas as pd
 
 from cbir_lite import plots, survey
 from cbir_lite.bench import SCALES, home_protocol, read_records
-from cbir_lite.bench.records import newest, usual
+from cbir_lite.bench.records import mark_stale, usual
 from cbir_lite.bench.run import code_hash
 from cbir_lite.methods import registry
 from cbir_lite.methods.card import Card
@@ -22,9 +22,9 @@ DENSE = "sortable dense"
 
 
 def records(folder: Path) -> pd.DataFrame:
-    """The published records: one for each run, of one backbone and default hyper-parameters.
+    """The published records of one backbone and default hyper-parameters.
 
-    Where a run was measured with older code too, the record of the present code counts.
+    The column ``stale`` marks those of older code.
     """
     every = read_records(folder) if folder.exists() else read_records()
     every = usual(every) if len(every) else every
@@ -36,7 +36,7 @@ def records(folder: Path) -> pd.DataFrame:
     every = every[every["backbone"] == backbone]
     known = registry.cards()
     now = {m: code_hash(m) for m in every["method"].unique() if m.split("/")[0] in known}
-    return newest(every, now).reset_index(drop=True)
+    return mark_stale(every, now).reset_index(drop=True)
 
 
 def of_system(frame: pd.DataFrame, id_: str) -> pd.DataFrame:
