@@ -24,7 +24,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write, cache_dir
-from cbir_lite._workers import end_with_parent
+from cbir_lite._workers import end_with_parent, quick_products
 from cbir_lite.bench.pairs import frozen_protocol
 from cbir_lite.bench.records import IDENTITY, read_records, write_records
 from cbir_lite.bench.run import Spec, run
@@ -125,6 +125,7 @@ def _start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
+    quick_products()
 
 
 def _key(spec: Spec) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from cbir_lite import _workers
 from cbir_lite.bench import Spec, grid, memory, read_records, run_grid
@@ -79,6 +80,26 @@ def test_a_worker_uses_one_thread_and_leaves_ctrl_c_to_its_parent() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split() == ["1", "True"], done.stderr
+
+
+def test_products_of_a_worker_are_as_exact_as_before() -> None:
+    before = torch.get_float32_matmul_precision()
+    x = torch.randn(300, 700, generator=torch.Generator().manual_seed(0))
+    try:
+        _workers.quick_products()
+        assert torch.allclose(x @ x.T, (x.double() @ x.double().T).float(), atol=1e-3)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_coarser_products_are_not_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    exact = torch.Tensor.double
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
+    # As if float32 matrices had been multiplied as bfloat16.
+    monkeypatch.setattr(torch.Tensor, "double", lambda t: exact(t.bfloat16()))
+    _workers.quick_products()
+    assert asked == ["medium", "highest"]
 
 
 def test_a_worker_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
