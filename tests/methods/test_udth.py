@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.cnn._pseudo import directions
+from cbir_lite.methods.cnn._pseudo import directions, nearest_rows
 from cbir_lite.methods.deep import Batch
-from cbir_lite.methods.triplet.udth import UDTH
+from cbir_lite.methods.triplet.udth import UDTH, neighbourhoods
 
 X = np.random.default_rng(0).standard_normal((9, 5)).astype(np.float32)
 INDEX = torch.tensor([4, 0, 7, 2, 8, 1])
@@ -48,6 +48,16 @@ def test_positives_are_among_the_nearest_and_negatives_beyond_the_near_ones():
                 # round(0.4 * 8) = 3 near ones.
                 assert bool(negative[a, b]) == (j in order[i][3:])
     assert len(drawn) == 12
+
+
+def test_neighbourhoods_are_those_of_whole_rows(monkeypatch):
+    x = np.random.default_rng(1).standard_normal((50, 6)).astype(np.float32)
+    u = directions(torch.from_numpy(x))
+    monkeypatch.setattr("cbir_lite.methods.triplet.udth._BLOCK", 16)
+    positives, radius = neighbourhoods(u, 5, 0.3)
+    assert torch.equal(positives, nearest_rows(u, 5))
+    # round(0.3 * 49) = 15 near ones.
+    assert torch.allclose(radius, (u @ u.T).kthvalue(35, dim=1).values)
 
 
 def test_terms_are_those_of_explicit_triplets():

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from cbir_lite.methods.deep import DeepMethod
 
-_BLOCK_ELEMENTS = 1 << 23
+_BLOCK_ELEMENTS = 1 << 25
 
 
 def directions(x: Tensor, mean: Tensor | None = None) -> Tensor:
@@ -27,7 +27,7 @@ def nearest_rows(x: Tensor, k: int) -> Tensor:
     squares = x.square().sum(1)
     parts = []
     for rows in torch.arange(len(x)).split(max(1, _BLOCK_ELEMENTS // len(x))):
-        d = squares - 2 * x[rows] @ x.T
+        d = (x[rows] @ x.T).mul_(-2).add_(squares)
         d[torch.arange(len(rows)), rows] = torch.inf
         parts.append(d.topk(k, largest=False).indices)
     return torch.cat(parts)
