@@ -195,6 +195,7 @@ def run_grid(
                 if following is not None:
                     running[pool.submit(_work, following, output)] = following
         bar.close()
+        pool.shutdown()
     except KeyboardInterrupt:
         for process in (pool._processes or {}).values():
             process.kill()
