@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.shallow.uh_bdnn import UHBDNN, first_weights, hidden_layer
+from cbir_lite.methods.shallow.uh_bdnn import UHBDNN, decoding_error, first_weights, hidden_layer
 
 X = np.random.default_rng(0).random((40, 9)).astype(np.float32)
 
@@ -28,6 +28,17 @@ def naive_hidden(theta, row):
         z = [sum(a[i] * float(w[i, j]) for i in range(len(a))) + float(c[j]) for j in range(len(c))]
         a = [1 / (1 + math.exp(-v)) for v in z] if squash else z
     return a
+
+
+def test_the_decoding_error_and_its_slope_are_those_of_all_rows():
+    inputs, theta, B = problem()
+    codes = torch.from_numpy(B).float()
+    W, c = (t.clone().requires_grad_() for t in theta[6:])
+    whole = (inputs - (codes @ W + c)).square().sum()
+    found = decoding_error(inputs, codes)(W, c)
+    assert torch.allclose(found, whole, rtol=1e-5)
+    for a, b in zip(*(torch.autograd.grad(v, (W, c)) for v in (found, whole)), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_terms_are_those_of_explicit_sums():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,6 +23,22 @@ def hidden_layer(theta: list[Tensor], X: Tensor) -> Tensor:
     a = torch.sigmoid(X @ theta[0] + theta[1])
     a = torch.sigmoid(a @ theta[2] + theta[3])
     return a @ theta[4] + theta[5]
+
+
+def decoding_error(X: Tensor, B: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """|X - (B W + c)|^2 of inputs X (m, p) and codes B (m, bits), given W (bits, p) and c (p,).
+
+    With X and B fixed it is a quadratic form of W and c: no call needs another pass over the rows.
+    """
+    # In float64, for the result is a small difference of large numbers.
+    A, X = torch.cat([B, B.new_ones(len(B), 1)], 1).double(), X.double()
+    size, cross, gram = X.square().sum(), A.T @ X, A.T @ A
+
+    def error(W: Tensor, c: Tensor) -> Tensor:
+        V = torch.cat([W, c[None]]).double()
+        return (size + ((gram @ V - 2 * cross) * V).sum()).float()
+
+    return error
 
 
 def first_weights(X: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
@@ -109,13 +126,22 @@ class UHBDNN(Method):
         self.theta_ = [t.detach() for t in theta[:6]]
         return self
 
-    def terms(self, theta: list[Tensor], X: Tensor, B: Tensor) -> dict[str, Tensor]:
-        """The objective's terms for inputs X (m, p) and codes B (m, bits), weights included."""
+    def terms(
+        self,
+        theta: list[Tensor],
+        X: Tensor,
+        B: Tensor,
+        error: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The objective's terms for inputs X (m, p) and codes B (m, bits), weights included.
+
+        ``error`` is :func:`decoding_error` of X and B, if it is known already.
+        """
         m, H = len(X), hidden_layer(theta, X)
-        W, c = theta[6:]
+        error = error or decoding_error(X, B)
         size = torch.stack([w.square().sum() for w in theta[::2]]).sum()
         return {
-            "reconstruction": (X - (B @ W + c)).square().sum() / (2 * m),
+            "reconstruction": error(*theta[6:]) / (2 * m),
             "weights": self.lambda1 / 2 * size,
             "binary": self.lambda2 / (2 * m) * (H - B).square().sum(),
             "independence": self.lambda3 / 2 * (H.T @ H / m - torch.eye(self.bits)).square().sum(),
@@ -128,16 +154,18 @@ class UHBDNN(Method):
             theta, max_iter=self.iterations, history_size=20, line_search_fn="strong_wolfe"
         )
 
+        error = decoding_error(X, B)
+
         def closure() -> Tensor:
             optimiser.zero_grad()
-            loss = torch.stack(list(self.terms(theta, X, B).values())).sum()
+            loss = torch.stack(list(self.terms(theta, X, B, error).values())).sum()
             loss.backward()
             return loss
 
         before = closure().item()
         optimiser.step(closure)
         with torch.no_grad():
-            terms = {k: v.item() for k, v in self.terms(theta, X, B).items()}
+            terms = {k: v.item() for k, v in self.terms(theta, X, B, error).items()}
         self.history_.append({**terms, "before": before, "after": sum(terms.values())})
 
     def codes_step(self, theta: list[Tensor], X: Tensor, B: NDArray[Any]) -> NDArray[np.float64]:
