@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods import deep, registry
-from cbir_lite.methods.base import NotFitted, load
+from cbir_lite.methods.base import NotFitted, load, require_finite
 from cbir_lite.methods.deep import Batch, DeepMethod, TrainingData, shares_label
 
 
@@ -317,3 +317,13 @@ def test_a_file_that_is_no_system_is_refused_by_name(tmp_path):
         load(path)
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "missing.pt")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_of_any_precision_must_be_finite(dtype, bad):
+    x = np.array([[0, -1], [65504, 1e-7], [2, 3]], dtype)
+    require_finite(x, "System")
+    x[2, 1] = bad
+    with pytest.raises(ValueError, match="System: the input holds NaN or infinity, first in row 7"):
+        require_finite(x, "System", 5)

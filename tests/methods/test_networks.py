@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from cbir_lite.methods.networks import Dropout
+from cbir_lite.methods.networks import Dropout, moments
 
 
 @pytest.mark.parametrize("p", [0.2, 0.5, 0.9])
@@ -39,3 +40,13 @@ def test_dropout_follows_the_seed_and_rests_in_evaluation():
 def test_dropout_of_everything_is_refused():
     with pytest.raises(ValueError, match=r"dropout 1\.0: use a probability"):
         Dropout(1.0)
+
+
+@pytest.mark.parametrize("shape", [(300, 700), (40, 5, 5, 3)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint8])
+def test_moments_are_those_of_all_rows_at_once(shape, dtype):
+    x = (100 + 30 * np.random.default_rng(0).standard_normal(shape)).astype(dtype)
+    axes = tuple(range(x.ndim - 1))
+    mean, std = moments(x)
+    np.testing.assert_allclose(mean, x.mean(axes, dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(std, x.std(axes, dtype=np.float64), rtol=1e-12)
