@@ -46,14 +46,6 @@ def test_similar_rows_are_those_of_explicit_neighbour_sets(monkeypatch):
     assert 50 * 5 < (S == 1).sum() < 50 * 20
 
 
-def test_the_number_of_near_rows_grows_with_the_set_up_to_a_bound(monkeypatch):
-    x = torch.rand(50, 5, generator=torch.Generator().manual_seed(3))
-    method = UADH(bits=6, near=0.2)
-    np.testing.assert_array_equal(method.neighbours(x), semantic_neighbours(x, 10))
-    monkeypatch.setattr("cbir_lite.methods.gan.uadh.MOST_NEAR", 4)
-    np.testing.assert_array_equal(method.neighbours(x), semantic_neighbours(x, 4))
-
-
 def test_every_term_of_both_players_is_that_of_explicit_sums(lab, digits, monkeypatch):
     method, n, K = fitted(lab, lambda_A=0.3, eta=0.7), 6, 6
     index = np.array([3, 50, 9, 77, 20, 21])

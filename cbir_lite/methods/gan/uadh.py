@@ -19,8 +19,6 @@ from cbir_lite.methods.gan.bgan import nearest, structure
 from cbir_lite.methods.networks import HashNetwork
 
 _BLOCK = 1000
-MOST_NEAR = 100
-"""Rows that count as near at most: the search for shared neighbours grows with their square."""
 
 
 def semantic_neighbours(x: Tensor, K: int) -> Tensor:
@@ -90,7 +88,7 @@ class UADH(TwoPlayers):
         +\eta\,\overline{(h-\mathrm{sgn}(h))^2},\quad h=\tanh(E(x)),\ b\sim\{-1,1\}^K
     :shapes: x (n, d) or images; S (B, B) in {-1, 1}; h, b (n, bits); codes int8 (n, bits)
     :defaults: near = 0.02 (share of the training set that counts as near, in features and in
-        neighbours, but at most 100 images), lambda_A = 0.1, eta = 0.1 (own choices)
+        neighbours), lambda_A = 0.1, eta = 0.1 (own choices)
     :departures: the paper's similarity matrix, its loss and its weights were not at hand: S, the
         squared error and the quantization term follow the abstract and the survey, their form is
         this package's. Images are the frozen backbone's features, and so is what the generator
@@ -112,7 +110,7 @@ class UADH(TwoPlayers):
 
     def neighbours(self, x: Tensor) -> Tensor:
         """The rows alike to each of some rows."""
-        return semantic_neighbours(x, min(max(1, round(self.near * len(x))), MOST_NEAR))
+        return semantic_neighbours(x, max(1, round(self.near * len(x))))
 
     def start_fit(self, data: TrainingData) -> None:
         """What is alike in the training set."""
