@@ -6,7 +6,6 @@ import re
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from book import build
@@ -72,17 +71,14 @@ def test_without_records_a_dash_says_so(tmp_path: Path) -> None:
     assert index.count('title="not measured yet">—</span>') == len(registry.cards())
 
 
-def test_of_two_codes_the_present_one_counts(
+def test_records_of_an_earlier_state_of_the_code_are_marked(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = measured.records(root / "book" / "results").iloc[[0]].drop(columns="stale")
-    method = row["method"].iloc[0]
-    old, new = row.assign(code_hash="old", map_all=0.1), row.assign(code_hash=code_hash(method))
-    monkeypatch.setattr(measured, "read_records", lambda *_: pd.concat([old, new]))
-    found = measured.records(tmp_path)
-    assert found["map_all"].tolist() == row["map_all"].tolist()
-    assert found["stale"].tolist() == [False]
-    monkeypatch.setattr(measured, "read_records", lambda *_: old)
+    now = row.assign(code_hash=code_hash(row["method"].iloc[0]))
+    monkeypatch.setattr(measured, "read_records", lambda *_: now)
+    assert measured.records(tmp_path)["stale"].tolist() == [False]
+    monkeypatch.setattr(measured, "read_records", lambda *_: row.assign(code_hash="old"))
     assert measured.records(tmp_path)["stale"].tolist() == [True]
 
 
