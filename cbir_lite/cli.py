@@ -256,14 +256,12 @@ def table(
 
 def _records(folder: Path, backbone: str) -> pd.DataFrame:
     """The records of one backbone with default settings, by the code as it is now."""
-    from cbir_lite.bench.records import mark_stale, read_records, usual
-    from cbir_lite.bench.run import code_hash
-    from cbir_lite.methods import registry
+    from cbir_lite.bench.records import read_records, usual
+    from cbir_lite.bench.run import mark_stale
 
     records = read_records(folder)
     shown = usual(records[records["backbone"] == backbone])
-    known = set(registry.names())
-    marked = mark_stale(shown, {m: code_hash(m) for m in set(shown["method"]) & known})
+    marked = mark_stale(shown)
     current = marked[~marked["stale"]]
     if len(current) < len(shown):
         typer.echo(

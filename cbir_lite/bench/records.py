@@ -159,15 +159,6 @@ def usual(records: pd.DataFrame) -> pd.DataFrame:
     return records[(records["params"] == "{}") | records["protocol"].isin(SHORTER)]
 
 
-def mark_stale(records: pd.DataFrame, code_hashes: dict[str, str]) -> pd.DataFrame:
-    """The records and a column ``stale``: measured with other code than the present one.
-
-    ``code_hashes`` says what the present code of each system is, by name; a system without one is
-    stale.
-    """
-    return records.assign(stale=records["code_hash"] != records["method"].map(code_hashes))
-
-
 def summary(
     records: pd.DataFrame, measure: str, by: tuple[str, ...] = ("method", "protocol", "bits")
 ) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 import cbir_lite
@@ -76,6 +77,15 @@ def code_hash(method: str) -> str:
         ):
             del node.body[0]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+
+
+def mark_stale(records: pd.DataFrame) -> pd.DataFrame:
+    """The records and a column ``stale``: measured with other code than the system's present one.
+
+    What is not in the registry any more is stale too.
+    """
+    present = {m: code_hash(m) for m in set(records["method"]).intersection(registry.names())}
+    return records.assign(stale=records["code_hash"] != records["method"].map(present))
 
 
 @lru_cache

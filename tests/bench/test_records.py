@@ -12,12 +12,12 @@ import pytest
 from cbir_lite.bench.records import (
     COLUMNS,
     RecordError,
-    mark_stale,
     read_records,
     summary,
     usual,
     write_records,
 )
+from cbir_lite.bench.run import code_hash, mark_stale
 
 
 def row(method: str = "itq", seed: int = 0, **more: object) -> dict[str, object]:
@@ -79,8 +79,9 @@ def test_newer_code_replaces_what_older_code_measured(tmp_path: Path) -> None:
 
 
 def test_records_of_other_code_are_stale() -> None:
-    rows = [row(code_hash="old"), row(seed=1, code_hash="now"), row("gone", code_hash="old")]
-    marked = mark_stale(pd.DataFrame(rows), {"itq": "now"})
+    now = code_hash("itq")
+    rows = [row(code_hash="old"), row(seed=1, code_hash=now), row("gone", code_hash=now)]
+    marked = mark_stale(pd.DataFrame(rows))
     assert marked["stale"].tolist() == [True, False, True]
     assert marked["seed"].tolist() == [0, 1, 0]
 

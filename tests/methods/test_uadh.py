@@ -9,24 +9,29 @@ import pytest
 import torch
 
 from cbir_lite.methods.deep import Batch
-from cbir_lite.methods.gan.bgan import structure
-from cbir_lite.methods.gan.uadh import UADH, semantic_neighbours
+from cbir_lite.methods.gan.uadh import UADH, neighbourhoods, similar
 
 
-def naive_similarity(x: np.ndarray, K: int) -> np.ndarray:
-    """S in {-1, 1} from sets of neighbours, row by row."""
+def naive_similarity(x: np.ndarray, K: int, voters: list[int]) -> np.ndarray:
+    """S in {-1, 1} from sets of neighbours among the voters, row by row."""
     n = len(x)
     unit = x.astype(np.float64) / np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
     cosine = unit @ unit.T
-    sets = []
-    for i in range(n):
-        others = sorted((j for j in range(n) if j != i), key=lambda j: -cosine[i, j])
-        sets.append({i, *others[:K]})
+    np.fill_diagonal(cosine, 2)
+    order = [sorted(voters, key=lambda j: -cosine[i, j]) for i in range(n)]
+    sets = [set(o[: K + 1]) for o in order]
     S = -np.ones((n, n))
     for i in range(n):
-        alike = sorted(range(n), key=lambda j: (-len(sets[i] & sets[j]), j))[: K + 1]
-        for j in sets[i] | set(alike):
-            S[i, j] = S[j, i] = 1
+
+        def shares(j, i=i):
+            return (-len(sets[i] & sets[j]), j)
+
+        last = sorted(map(shares, voters))[K]
+        far = cosine[i, order[i][K + 1]]
+        for j in range(n):
+            near = cosine[i, j] > (cosine[i, order[i][K]] + far) / 2
+            if near or shares(j) <= last:
+                S[i, j] = S[j, i] = 1
     return S
 
 
@@ -36,14 +41,21 @@ def fitted(lab, **params):
     return method.fit(lab.make_split(method, 100))
 
 
-def test_similar_rows_are_those_of_explicit_neighbour_sets(monkeypatch):
+@pytest.mark.parametrize("v", [50, 20])
+def test_similar_rows_are_those_of_explicit_neighbour_sets(v, monkeypatch):
+    monkeypatch.setattr("cbir_lite.methods.gan.uadh._VOTERS", v)
     x = torch.rand(50, 5, generator=torch.Generator().manual_seed(3))
-    S = naive_similarity(x.numpy(), 4)
-    neighbours = semantic_neighbours(x, 4)
-    np.testing.assert_array_equal(structure(neighbours, torch.arange(50)).numpy(), S)
+    voters = [i * 50 // v for i in range(v)]
+    S = naive_similarity(x.numpy(), 4, voters)
+    known = neighbourhoods(x, 4 / v)
+    np.testing.assert_array_equal(similar(x, torch.arange(50), known).numpy(), S)
+    some = torch.tensor([30, 2, 49, 7, 8])
+    np.testing.assert_array_equal(similar(x[some], some, known).numpy(), S[some][:, some])
     monkeypatch.setattr("cbir_lite.methods.gan.uadh._BLOCK", 7)
-    np.testing.assert_array_equal(semantic_neighbours(x, 4), neighbours)
-    assert 50 * 5 < (S == 1).sum() < 50 * 20
+    again = neighbourhoods(x, 4 / v)
+    for name, values in known.items():
+        np.testing.assert_allclose(again[name], values, rtol=1e-6)
+    assert 50 * 5 < (S == 1).sum() < 50 * 30
 
 
 def test_every_term_of_both_players_is_that_of_explicit_sums(lab, digits, monkeypatch):
@@ -61,7 +73,7 @@ def test_every_term_of_both_players_is_that_of_explicit_sums(lab, digits, monkey
         b = 2.0 * drawn.double() - 1
         real = torch.sigmoid(net.discriminator(x, h)).numpy()
         fake = torch.sigmoid(net.discriminator(net.generator(b), b)).numpy()
-    S = naive_similarity(digits.train.pooled[:100], 5)[np.ix_(index, index)]
+    S = naive_similarity(digits.train.pooled[:100], 5, list(range(100)))[np.ix_(index, index)]
     h = h.numpy()
     pairs = [(i, j) for i in range(n) for j in range(n)]
     similar = [(sum(h[i, k] * h[j, k] for k in range(K)) / K - S[i, j]) ** 2 for i, j in pairs]

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cbir_lite import plots, survey
 from cbir_lite.bench import SCALES, home_protocol, read_records
-from cbir_lite.bench.records import mark_stale, usual
-from cbir_lite.bench.run import code_hash
+from cbir_lite.bench.records import usual
+from cbir_lite.bench.run import mark_stale
 from cbir_lite.methods import registry
 from cbir_lite.methods.card import Card
 
@@ -34,9 +34,7 @@ def records(folder: Path) -> pd.DataFrame:
     if not (every["backbone"] == backbone).any():
         backbone = every["backbone"].mode()[0]
     every = every[every["backbone"] == backbone]
-    known = registry.cards()
-    now = {m: code_hash(m) for m in every["method"].unique() if m.split("/")[0] in known}
-    return mark_stale(every, now).reset_index(drop=True)
+    return mark_stale(every).reset_index(drop=True)
 
 
 def of_system(frame: pd.DataFrame, id_: str) -> pd.DataFrame:

@@ -15,27 +15,63 @@ from torch.nn import functional as F
 from cbir_lite.methods.base import sign
 from cbir_lite.methods.deep import Batch, TrainingData
 from cbir_lite.methods.gan._players import Flat, TwoPlayers, maker, telling
-from cbir_lite.methods.gan.bgan import nearest, structure
 from cbir_lite.methods.networks import HashNetwork
 
 _BLOCK = 1000
+_VOTERS = 5000
 
 
-def semantic_neighbours(x: Tensor, K: int) -> Tensor:
-    """Rows (n, 2 (K + 1)), with repeats, that are alike in features (n, d) or in neighbours.
+def neighbourhoods(x: Tensor, near: float) -> dict[str, Tensor]:
+    """What decides which of n rows (n, d) are alike, for :func:`similar`.
 
-    Alike in features is a row itself and its K nearest by cosine; alike in neighbours the K + 1
-    rows whose nearest share most with one's own, the lower row first among equals.
+    A share ``near`` of the voters (at most 5,000 rows, evenly spaced) is near to a row by cosine;
+    a voter is near to itself. ``members`` (n, m) are their places among the voters, ``cosine`` (n,)
+    the cosine from which a row is near, ``shared`` (n,) the rank from which it has the same
+    neighbours: n times the number of voters shared, minus its place, so the lower row comes first.
     """
-    n, m = len(x), min(K + 1, len(x))
-    near = nearest(x, m - 1)
-    columns, starts = near.numpy().ravel(), np.arange(0, n * m + 1, m)
-    member = sparse.csr_matrix((np.ones(n * m, np.int32), columns, starts), shape=(n, n))
-    found = []
+    unit = F.normalize(x.flatten(1).float())
+    n, v = len(unit), min(len(unit), _VOTERS)
+    m = min(max(1, round(near * v)) + 1, v)
+    voters = torch.arange(v) * n // v
+    own = torch.full((n,), -1)
+    own[voters] = torch.arange(v)
+    members, cosine, shared = [], [], []
     for a in range(0, n, _BLOCK):
-        shared = torch.from_numpy((member[a : a + _BLOCK] @ member.T).toarray()).long()
-        found.append((shared * n - torch.arange(n)).topk(m, dim=1).indices)
-    return torch.cat([near, torch.cat(found)], 1)
+        similarity = unit[a : a + _BLOCK] @ unit[voters].T
+        is_voter = (own[a : a + _BLOCK] >= 0).nonzero().squeeze(1)
+        similarity[is_voter, own[a + is_voter]] = torch.inf
+        top = similarity.topk(min(m + 1, v), dim=1)
+        members.append(top.indices[:, :m])
+        # Between the last that is near and the first that is not: rounding moves neither.
+        last = top.values[:, m - 1 :].mean(1)
+        cosine.append(last if m < v else torch.full_like(last, -torch.inf))
+    near_voters = torch.cat(members)
+    columns, starts = near_voters.numpy().ravel(), np.arange(0, n * m + 1, m)
+    member = sparse.csr_matrix((np.ones(n * m, np.int32), columns, starts), shape=(n, v))
+    of_voters = member[voters.numpy()].T.tocsr()
+    for a in range(0, n, _BLOCK):
+        counts = torch.from_numpy((member[a : a + _BLOCK] @ of_voters).toarray()).long()
+        shared.append((counts * n - voters).topk(m, dim=1).values[:, -1])
+    return {
+        "members": near_voters.to(torch.int32),
+        "cosine": torch.cat(cosine),
+        "shared": torch.cat(shared),
+    }
+
+
+def similar(x: Tensor, index: Tensor, known: dict[str, Tensor]) -> Tensor:
+    """S (B, B) in {-1, 1} of rows x (B, d), which are ``index`` (B,) of those that are known.
+
+    1 if either is near to the other, or has the same neighbours.
+    """
+    n = len(known["cosine"])
+    unit = F.normalize(x.flatten(1).float())
+    cosine = (unit @ unit.T).fill_diagonal_(torch.inf)
+    member = torch.zeros(len(index), min(n, _VOTERS))
+    member.scatter_(1, known["members"][index].long(), 1)
+    rank = (member @ member.T).long() * n - index
+    alike = (cosine >= known["cosine"][index, None]) | (rank >= known["shared"][index, None])
+    return torch.where(alike | alike.T, 1.0, -1.0)
 
 
 class PairDiscriminator(nn.Module):
@@ -92,8 +128,9 @@ class UADH(TwoPlayers):
     :departures: the paper's similarity matrix, its loss and its weights were not at hand: S, the
         squared error and the quantization term follow the abstract and the survey, their form is
         this package's. Images are the frozen backbone's features, and so is what the generator
-        makes; each network has one hidden layer; encoder and generator minimise the discriminator's
-        loss with the labels exchanged
+        makes; of more than 5,000 training images, that many say what is near and vote on what has
+        the same neighbours; each network has one hidden layer; encoder and generator minimise the
+        discriminator's loss with the labels exchanged
     :fidelity: sketch
     """
 
@@ -108,13 +145,9 @@ class UADH(TwoPlayers):
         """The three networks."""
         return Networks(x, self.width, self.bits, self.dropout)
 
-    def neighbours(self, x: Tensor) -> Tensor:
-        """The rows alike to each of some rows."""
-        return semantic_neighbours(x, max(1, round(self.near * len(x))))
-
     def start_fit(self, data: TrainingData) -> None:
         """What is alike in the training set."""
-        self.memory_ = {"neighbours": self.neighbours(data.x).to(torch.int32)}
+        self.memory_ = neighbourhoods(data.x, self.near)
 
     def semantic(self, h: Tensor, S: Tensor) -> dict[str, Tensor]:
         """Similarity and quantization terms of relaxed codes h (B, bits) and S (B, B)."""
@@ -126,10 +159,10 @@ class UADH(TwoPlayers):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """What encoder and generator minimise."""
         net: Any = self.network_
-        near, index = self.memory_["neighbours"], batch.index
+        known, index = self.memory_, batch.index
         if not net.training:
-            near, index = self.neighbours(batch.x), torch.arange(len(batch.x))
-        S = structure(near, index)
+            known, index = neighbourhoods(batch.x, self.near), torch.arange(len(batch.x))
+        S = similar(batch.x, index, known)
         x, h = net.flat(batch.x), torch.tanh(net(batch.x))
         b = 2.0 * torch.randint(0, 2, h.shape) - 1
         fake = net.generator(b)
