@@ -195,13 +195,12 @@ def run_grid(
                 if following is not None:
                     running[pool.submit(_work, following, output)] = following
         bar.close()
-        pool.shutdown()
     except KeyboardInterrupt:
         for process in (pool._processes or {}).values():
             process.kill()
         raise
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
         for k, v in before.items():
             if v is None:
                 os.environ.pop(k, None)
