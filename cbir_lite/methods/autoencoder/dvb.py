@@ -100,9 +100,11 @@ class DVB(DeepMethod):
         mean variance of one, and accordingly the mean and variance of z are not squashed to [0, 1]:
         beside standardised features, z would hardly reach the code; decorrelation is between
         bits, as in an earlier version of the code (the last one has it between images); at
-        retrieval z is its mean. On CIFAR-10 the codes rank below signs of principal components:
-        in the records bits hardly correlate and almost every image has a code of its own, so
-        decorrelation, the strongest term on frozen features, has spread what should stay together
+        retrieval z is its mean; the code's noise is scaled by what its KL term takes for the log
+        variance, and it decays weights by 0.005. On CIFAR-10 the codes rank below signs of
+        principal components: in the records bits hardly correlate and almost every image has a code
+        of its own, so decorrelation, the strongest term on frozen features, has spread what should
+        stay together
     :fidelity: simplified
     """
 

@@ -39,7 +39,9 @@ class ADSH(DeepMethod):
     :shapes: database x (m, d) and labels (m, C); F(x) (n, K) with K = bits; V int8 (m, K)
     :defaults: gamma = 200, 2000 rows in Omega, 50 rounds of 3 epochs, batches of 64 (public code)
     :departures: the paper's CNN trained end to end is replaced by a hidden layer on frozen
-        features; Adam with cosine decay instead of SGD; V starts from random signs
+        features; Adam with cosine decay instead of SGD; V starts from random signs, and its step
+        takes outputs of the network as it is after the epochs, in the code those recorded while
+        batches passed
     :fidelity: simplified
     """
 

@@ -28,8 +28,7 @@ class DCH(DeepMethod):
     :survey: Sections III.6, VI-A
     :cite: cao2018dch
     :source: the survey's row, the beginning of the paper, and the authors' public code (distance by
-        cosines, tanh, balance of pairs, gamma; its Cauchy term has another denominator than the
-        formula here)
+        cosines, tanh, balance of pairs, gamma)
     :objective: \min\ \sum_{s_{ij}\in S}w_{ij}\Big(s_{ij}\log\frac{d_{ij}}\gamma
         +\log\big(1+\frac\gamma{d_{ij}}\big)\Big)
         +\lambda\sum_i\log\Big(1+\frac{d(|h_i|,\mathbf 1)}\gamma\Big),
@@ -40,7 +39,9 @@ class DCH(DeepMethod):
         of similar and dissimilar pairs taken from the batch
     :departures: AlexNet trained end to end is replaced by a hidden layer on frozen features; Adam
         with cosine decay instead of SGD; distances below 0.001 are cut off in the dissimilar term,
-        which is infinite at zero
+        which is infinite at zero. The code has other losses than the formula here: a logistic one
+        of gamma / (d + gamma^2), the squared distance of |h| from 1, with weight 0 by default, and
+        no weight above 1 for dissimilar pairs
     :fidelity: simplified
     """
 

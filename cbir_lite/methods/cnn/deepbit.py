@@ -63,8 +63,10 @@ class DeepBit(DeepMethod):
     :departures: VGG is replaced by a hidden layer on frozen features, which the second stage
         trains (the public code keeps all layers but the last as they were pretrained); the gradient
         of the even distribution goes through each bit, where the public code sends one number to
-        all bits; codes are signs, where it cuts outputs at their overall mean; Adam with cosine
-        decay instead of SGD
+        all bits, and does the same for the quantization; it shows angle weights C in its printed
+        loss only and turned images in the second stage only, and divides the even distribution by
+        the batch size once more; codes are signs, where it cuts outputs, which end in a rectifier,
+        at their overall mean; Adam with cosine decay instead of SGD
     :fidelity: simplified
     """
 

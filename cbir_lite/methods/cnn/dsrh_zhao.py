@@ -91,8 +91,8 @@ class DSRHZhao(DeepMethod):
         \ d_H(q,i)-d_H(q,j)+\rho\big)+\alpha\,\|\bar u\|_2^2,
         \quad d_H(q,i)=\tfrac12(K-u_q^\top u_i),\ u=2\sigma(z)-1
     :shapes: x (n, d), labels (n, C); r (B, B) counts; u (n, bits); codes int8 (n, bits)
-    :defaults: rho = bits / 8, alpha = 1 beside the sum over a batch (public code), 20 lists for
-        each query of a batch
+    :defaults: rho = bits / 8 (public code), alpha = 1 beside the sum over a batch (there one half,
+        weighed by the gain of the triplet, over queries alone), 20 lists for each query of a batch
     :departures: AlexNet trained end to end is replaced by two hidden layers on frozen features (or
         on a small conv net); lists are drawn within a batch, several for each query, and queries of
         rare labels are not repeated; Adam with cosine decay instead of SGD

@@ -64,9 +64,10 @@ class DVSQ(CompositeMethod):
         \big)^2,\quad \delta_{jk}=1-\cos(v_j,v_k)
     :shapes: x (n, d), labels (n, C); z (n, R); codebooks (M, 2^(bits/M), R); database
         uint8 (n, M), queries float32 (n, R)
-    :defaults: M = bits / 8 rounded up, R = 300 (cut to a multiple of M), lambda = 1e-4, 3 sweeps,
-        one update of codes and codebooks an epoch (public code); the last layer is scaled by
-        gain = 20 before tanh, chosen on a held-out part of the training images
+    :defaults: M = bits / 8 rounded up, R = 300 (cut to a multiple of M), lambda = 1e-4, 3 sweeps
+        (public code); one update of codes and codebooks an epoch, in the code every other epoch;
+        the last layer is scaled by gain = 20 before tanh, chosen on a held-out part of the training
+        images
     :departures: the vectors of class names from a text corpus are replaced by the means of the
         frozen features of each class in the training images, of which only the cosines are kept,
         so the semantics come from vision and nothing is downloaded; AlexNet trained end to end is

@@ -34,7 +34,9 @@ class HashNet(DeepMethod):
         stretched over the epochs; c_ij is the Jaccard index of the two label sets of a similar pair
     :departures: AlexNet trained end to end is replaced by a hidden layer on frozen features; all
         pairs i < j of one batch instead of two batches; Adam with cosine decay instead of SGD.
-        Dissimilar pairs have c_ij = 1, because their Jaccard index is zero and would remove them
+        Dissimilar pairs have c_ij = 1, because their Jaccard index is zero and would remove them;
+        with several labels the public Caffe code takes 4 n_ij^2 / (n_i n_j) instead, of the numbers
+        of labels shared and had
     :fidelity: simplified
     """
 

@@ -124,8 +124,9 @@ class SADH(PseudoSupervised):
         at most 50 iterations of 20 evaluations, random start in every round, 3 rounds (public code)
     :departures: VGG is replaced by a hidden layer on frozen features; the first graph is that of
         the features; graphs are built on centred rows of unit length, where the public code only
-        centres; multipliers start at zero, where it draws them; Adam with cosine decay instead of
-        SGD
+        centres; multipliers start at zero, where it draws them; the hidden layer learns, which
+        there is fixed at the rate of zero; codes are signs, where it cuts outputs at their overall
+        mean; Adam with cosine decay instead of SGD
     :fidelity: simplified
     """
 

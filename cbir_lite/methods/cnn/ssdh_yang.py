@@ -31,7 +31,9 @@ class SSDH(LatentLayer):
     :defaults: alpha = beta = gamma = 1 (public code)
     :departures: AlexNet and VGG trained end to end are replaced by a hidden layer on frozen
         features, and the classifier's tenfold learning rate is left out; Adam with cosine decay
-        instead of SGD. Images with several labels get binary cross entropy instead of a margin loss
+        instead of SGD. Images with several labels get binary cross entropy instead of a margin
+        loss. The public layers divide the last two terms by the batch size (32) once more, and take
+        the mean activation of the whole batch instead of each image's
     :fidelity: simplified
     """
 

@@ -129,7 +129,10 @@ class BGAN(DeepMethod):
         as the encoder's, instead of (de)convolutions; the generator minimises -log D instead of
         log(1 - D). Against the code: inner products are divided by K, encoder and generator share
         one objective, the discriminator's fakes are reconstructions instead of generated from
-        noise, and its extra KL and quantization terms are left out
+        noise, the generator reads the relaxed code instead of a sample around z, the pixel error
+        counts (the code computes it and leaves it out of every gradient), beta grows (its code
+        lists the steps and stays at the first), and its extra KL and quantization terms are left
+        out
     :fidelity: simplified
     """
 

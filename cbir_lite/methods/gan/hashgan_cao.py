@@ -80,13 +80,16 @@ class HashGANCao(TwoPlayers):
         L(u,v)=\overline{w_{ij}\big(\log(1+e^{\alpha\cos(u_i,v_j)})-s_{ij}\,\alpha\cos(u_i,v_j)\big)}
     :shapes: x (n, d), labels (n, C); h (n, bits); a bar stops gradients; codes int8 (n, bits)
     :defaults: alpha = 10, lambda_G = 10, penalty 10, n_critic = 5 critic steps a generator step,
-        Adam's betas 0 and 0.9 of the players (public code, CIFAR-10); noise = 128 (its default);
+        Adam's betas 0 and 0.9 of the players (public code, CIFAR-10); noise = 128 (that of the
+        code's larger generator);
         first = 0.25 of the epochs for the players, pace = 10 times the learning rate for the
         generator, which takes few steps, lambda = 0.1 (own choices, made on digits)
     :departures: images are the frozen backbone's features, and so is what the generator makes; the
         critic is a hidden layer of its own instead of the convolutions that the code fine-tunes
         from; unlabelled images of the database, which the code shows the critic, are left out; the
-        code omits the quantization term of the paper, which is here. Adam with cosine decay and
+        code omits the quantization term of the paper, which is here, and squashes embeddings and
+        outputs by tanh, which is not; pairs with generated images weigh as much as real ones in the
+        second stage, where one of the code's settings has a tenth. Adam with cosine decay and
         lr 1e-3 for all
     :fidelity: simplified
     """

@@ -52,8 +52,9 @@ class DRSCH(DeepMethod):
     :shapes: x (n, d), labels (n, C); r (n, bits), in the variant (n, 64) of which bits are kept;
         codes int8 (n, bits)
     :defaults: m = bits / 2, lambda = 0.01 with the trace averaged over pairs, beta from 1 to 2, all
-        chosen on a held-out part of the training images; the public code has a margin of 5 for 64
-        bits and lambda = 0.001 beside the sum over tens of thousands of triplets
+        chosen on a held-out part of the training images; the public code has a margin of 5, which
+        grows slowly, for 64 bits and lambda = 0.001 beside the sum over tens of thousands of
+        triplets
     :departures: the CNN trained end to end is replaced by a hidden layer on frozen features (or a
         small conv net on images); batches are random, not a fixed number of images of each class;
         the public code's Laplacian has D with the opposite sign, which leaves its trace without a
