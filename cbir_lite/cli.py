@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,6 +165,9 @@ def train(
 
     Example: cbir train itq --protocol digits --backbone pixels
     """
+    if save is not None and (save.is_dir() or not os.access(save.parent, os.W_OK)):
+        # Before the training, which may take long.
+        raise ValueError(f"cannot write {save}: give --save a file in a folder that is writable")
     if protocol is None:
         from cbir_lite.bench import home_protocol
         from cbir_lite.methods import registry
@@ -347,7 +351,13 @@ def show(
         Path | None, typer.Option(help="A system saved by `cbir train --save`.")
     ] = None,
     protocol: Protocol = "cifar10-59k",
-    backbone: Backbone = SMALL,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="NETWORK-SIZE(-bf16), or a hand-crafted descriptor such as hog. Default: that of "
+            f"the model, else {SMALL}."
+        ),
+    ] = None,
     bits: Bits = 32,
     k: Annotated[int, typer.Option(help="How many results.")] = 10,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("show.png"),
@@ -361,9 +371,9 @@ def show(
 
     if model is not None:
         system: Any = base.load(model)
-        setting = _setting(protocol, backbone)
+        setting = _setting(protocol, _agreed(backbone, base.backbone_of(model), model))
     else:
-        setting, system = _fitted(method, protocol, backbone, bits, 0)
+        setting, system = _fitted(method, protocol, backbone or SMALL, bits, 0)
     figure, description = picture(setting, system, query, k)
     figure.savefig(out)
     typer.echo(f"{description}\nwritten to {out}")

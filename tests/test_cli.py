@@ -176,6 +176,19 @@ def test_train_prints_the_measure_and_saves_the_system(tmp_path: Path) -> None:
     assert Image.open("a.png").size == Image.open("b.png").size
 
 
+def test_show_takes_the_features_that_the_system_was_trained_on() -> None:
+    cbir("train", "itq", *TINY, "--save", "own.pt")
+    plain = ("show", "3", "--protocol", "digits", "--k", "4")
+    trained = cbir(*plain, "--method", "itq", "--backbone", "pixels", "--bits", "16")
+    assert cbir(*plain, "--model", "own.pt") == trained
+    line = fails(*plain, "--model", "own.pt", "--backbone", "hog")
+    assert "own.pt was trained on pixels: leave out --backbone" in line
+
+
+def test_a_code_of_one_bit_is_measured() -> None:
+    assert "lsh, 1 bits, digits" in cbir("train", "lsh", *TINY[:4], "--bits", "1")
+
+
 def test_show_reads_an_image_file_of_any_size() -> None:
     digit = datasets.load("digits").read(7)[..., 0]
     Image.fromarray(digit).resize((40, 30)).convert("RGB").save("seven.png")
@@ -353,6 +366,8 @@ def test_index_with_a_saved_system() -> None:
         (("train", "itq", "--protocol", "digits", "--backbone", "vgg"), ("vgg", "NETWORK-SIZE")),
         (("train", "itq", "--protocol", "digits", "--bits", "0"), ("bits=0", "1..4096")),
         (("train", "itq", *TINY[:4], "--bits", "99"), ("99", "64")),
+        (("train", "itq", *TINY, "--save", "."), ("cannot write .", "--save")),
+        (("train", "itq", *TINY, "--save", "no/m.pt"), ("cannot write no/m.pt", "--save")),
         (("features", "cifar10", "--backbone", "vgg-1"), ("vgg-1", "NETWORK-SIZE")),
         (("features", "digits", "--runtime", "tpu"), ("tpu", "openvino")),
         (("fetch", "imagenet21k"), ("imagenet21k", "cifar10")),

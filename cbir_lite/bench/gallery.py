@@ -33,8 +33,13 @@ def nearest(method: Method, x: NDArray[Any], database: Any, k: int) -> tuple[Any
     """Rows (n, k) and distances (n, k) of the nearest of a system's ``database`` to inputs x
     (n, ...): codes, packed or not, by Hamming distance, else by the system's own.
     """
+    return nearest_codes(method, method.encode_query(x), database, k)
+
+
+def nearest_codes(method: Method, queries: Any, database: Any, k: int) -> tuple[Any, Any]:
+    """The same, of queries that the system has encoded."""
     own = None if method.descriptor == "binary" else method.distance
-    return top_k(method.encode_query(x), database, k, own)
+    return top_k(queries, database, k, own)
 
 
 def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> tuple[Any, str]:
@@ -61,7 +66,15 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
         if not 0 <= position <= last:
             raise ValueError(f"query {position} is outside 0..{last} of {setting.frozen.name}")
         row = int(setting.frozen.query[position])
-        x = setting.features(method.reads)[row : row + 1]
+        if max(row, int(setting.frozen.database.max())) >= len(images):
+            raise ValueError(
+                f"{setting.frozen.name} has texts, which cannot be drawn: use a protocol of "
+                "pictures, such as emoji-sketch-to-image"
+            )
+        # The query as the measures see it: of the side that it is on.
+        queries, database = setting.represent(method)
+        at, distances = nearest_codes(method, queries[position : position + 1], database, k)
+        indices = setting.frozen.database[at]
         shown = images.read(row)
         labels = setting.labels[row]
         title = f"query {position}: {_names(images, labels)}"
@@ -71,7 +84,7 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
         shown = read_image(text)
         x = features_of_file(setting, text, method.reads)
         title = Path(text).name
-    indices, distances = results(setting, method, x, k)
+        indices, distances = results(setting, method, x, k)
     found = indices[0]
     relevant = None if labels is None else (setting.labels[found] & labels).any(axis=1)
     names = [_names(images, setting.labels[i]) for i in found]

@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,10 @@ def load_suite(name: str | Path) -> list[Spec]:
         if wrong:
             raise ValueError(f"suite {name}: grid {number}: missing or unknown {sorted(wrong)}")
         where = f"suite {name}: grid {number}"
-        methods, params = _chosen(grid["methods"], where), grid.get("params", {})
+        for key in ("protocols", "bits", "seeds"):
+            if not isinstance(grid[key], list) or not grid[key]:
+                raise ValueError(f"{where}: `{key}:` must be a list, not {grid[key]!r}")
+        methods, params = _chosen(grid["methods"], where), grid.get("params") or {}
         known = {m: registry.get(m).parameters() for m in methods}
         for key in params:
             if not any(key in k for k in known.values()):
@@ -92,6 +96,10 @@ def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
     """
     if isinstance(methods, list):
         return methods
+    if not isinstance(methods, dict) or not all(isinstance(v, list) for v in methods.values()):
+        raise ValueError(
+            f"{where}: `methods:` must be a list of names, or keys with lists, not {methods!r}"
+        )
     cards, chosen = registry.cards(), []
     for name in registry.names():
         card, method = cards[name.split("/")[0]], registry.create(name)
@@ -126,6 +134,12 @@ def _start_worker() -> None:
 
     torch.set_num_threads(1)
     quick_products()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
 
 
 def _key(spec: Spec) -> str:
@@ -168,14 +182,19 @@ def run_grid(
     failures: list[str] = []
     before = {k: os.environ.get(k) for k in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
-    pool = ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
+    pool = _pool(workers)
+
+    def submit(spec: Spec) -> Future[Any]:
+        nonlocal pool
+        try:
+            return pool.submit(_work, spec, output)
+        except BrokenProcessPool:  # a killed worker takes its pool with it, not the grid
+            pool = _pool(workers)
+            return pool.submit(_work, spec, output)
+
     try:
         queue = iter(todo)
-        running: dict[Future[Any], Spec] = {
-            pool.submit(_work, s, output): s for s in itertools.islice(queue, workers)
-        }
+        running = {submit(s): s for s in itertools.islice(queue, workers)}
         bar = tqdm(total=len(todo), desc="runs", unit="run", disable=not progress)
         while running:
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -193,7 +212,7 @@ def run_grid(
                     bar.write(line)
                 following = next(queue, None)
                 if following is not None:
-                    running[pool.submit(_work, following, output)] = following
+                    running[submit(following)] = following
         bar.close()
     except KeyboardInterrupt:
         for process in (pool._processes or {}).values():

@@ -144,7 +144,6 @@ def write_records(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
         )
         with atomic_write(path) as temporary:
             merged.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
-    Path(f"{path}.lock").unlink(missing_ok=True)
 
 
 SHORTER = ("cifar10-official",)

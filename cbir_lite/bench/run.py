@@ -131,7 +131,6 @@ def run(
     encoded = time.process_time()
     shared = {
         **_facts(spec, method),
-        **_code_measures(method, database),
         "train_seconds": trained - start,
         "encode_seconds": encoded - trained,
     }
@@ -140,10 +139,12 @@ def run(
         rows = setting.frozen.database
         place = np.searchsorted(main.frozen.database, rows)
         begin = time.process_time()
-        evaluation = setting.score(method, queries, database[place], rows)
+        held = database[place]
+        evaluation = setting.score(method, queries, held, rows)
         records.append(
             {
                 **shared,
+                **_code_measures(method, held),
                 "dataset": identity[1],
                 "protocol": identity[2],
                 "protocol_hash": identity[3],

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cbir_lite import datasets, features
 from cbir_lite.datasets import ImageSet, Protocol, Split
 from cbir_lite.datasets.split import SHOWS
+from cbir_lite.features import handcrafted
 from cbir_lite.methods.base import Method
 from cbir_lite.retrieval import (
     Evaluation,
@@ -98,7 +99,7 @@ class Setting:
         parent = self.parent
         if parent is not None:
             parent = (parent[0].with_backbone(backbone), parent[1])
-        return Setting(self.protocol, backbone, self.images, self.progress, parent)
+        return type(self)(self.protocol, backbone, self.images, self.progress, parent)
 
     def subset(
         self,
@@ -116,6 +117,8 @@ class Setting:
         sizes = (len(self.frozen.query), len(self.frozen.train), len(self.frozen.database))
         if all(a in (None, b) for a, b in zip((query, train, database), sizes, strict=True)):
             return self
+        if type(self) is not Setting:
+            raise ValueError(f"{self.frozen.name}: a bench of pairs or words cannot be subsampled")
         small = datasets.subsample(
             self.frozen, query=query, train=train, database=database, labels=self.labels
         )
@@ -158,15 +161,19 @@ class Setting:
             raise ValueError(f"{self.image_set.name}: images of a folder have no views yet")
         train = self.frozen.train
         for view in missing:
-            turned = ImageSet(
-                f"{self.image_set.name} {view}",
-                features.augment(images[train], view),
-                self.labels[train],
-                self.image_set.class_names,
-            )
-            self._features[f"{kind} {view}"] = features.load(
-                turned, self.backbone, kind, progress=self.progress
-            )
+            seen = features.augment(images[train], view)
+            if kind == "pooled" and features.learns_words(self.backbone):
+                # The words are those of the images: others would make other axes.
+                x = handcrafted.describe(
+                    seen, self.backbone, vocabulary=images[train], progress=self.progress
+                )
+            else:
+                classes = self.image_set.class_names
+                turned = ImageSet(
+                    f"{self.image_set.name} {view}", seen, self.labels[train], classes
+                )
+                x = features.load(turned, self.backbone, kind, progress=self.progress)
+            self._features[f"{kind} {view}"] = x
         return np.stack([self._features[f"{kind} {view}"] for view in names], 1)
 
     def split(self, method: Method, *, kind: str | None = None, **options: Any) -> Split:
@@ -219,6 +226,7 @@ class Setting:
         database_labels = self.labels[self.frozen.database if rows is None else rows]
         options.setdefault("cutoffs", cutoffs_within(len(database)))
         if method.descriptor == "binary":
+            options.setdefault("radii", (2,) if method.bits >= 2 else ())
             return evaluate_codes(queries, database, query_labels, database_labels, **options)
         blocks = distance_blocks(queries, database, method.distance)
         return evaluate_distances(blocks, query_labels, database_labels, **options)

@@ -34,11 +34,22 @@ def read_image(path: str | Path, *, at_least: int | None = None) -> npt.NDArray[
         with Image.open(path) as image:
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return np.asarray(_opaque(ImageOps.exif_transpose(image)).convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path}: not a readable image ({error}). Remove it or replace it by an intact copy."
         ) from error
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """The image on white paper where it is transparent, and 16 bits of grey brought to 8."""
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        high = np.clip(np.asarray(image), 0, 65535) >> 8
+        return Image.fromarray(high.astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ CODE_VERSION = 1
 """Raised when the same inputs would give other features; old cache entries are then not found."""
 
 Kind = Literal["pooled", "maps", "stages"]
-_DTYPES: dict[str, type] = {"pooled": np.float32, "maps": np.float16, "stages": np.float32}
+_DTYPES: dict[Kind, type] = {"pooled": np.float32, "maps": np.float16, "stages": np.float32}
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,10 @@ def _fill(
     journal = paths[kinds[-1]].with_suffix(".progress.json")
     channels = NETWORKS[spec.network].channels
     done = _rows_done(journal, partials)
+    if not done:
+        # Every kind writes the pooled rows, so what another kind had of them is about to go.
+        for kind in _DTYPES:
+            provenance.path(kind).with_suffix(".progress.json").unlink(missing_ok=True)
     shape = (min(batch_size, n), *pixels(images, 0, 1, spec.size).shape[1:])
     with warnings.catch_warnings():
         # Tracing warns about Python branches on the (fixed) batch shape.

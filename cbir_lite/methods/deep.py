@@ -9,6 +9,7 @@ gradients).
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from abc import abstractmethod
@@ -69,6 +70,16 @@ def as_read(other: NDArray[Any]) -> NDArray[Any]:
 def shares_label(a: Tensor, b: Tensor) -> Tensor:
     """s (n, m) float: 1 where multi-hot rows of ``a`` (n, C) and ``b`` (m, C) share a label."""
     return (a @ b.T).sign_()
+
+
+def _run_of(split: Split, labels: NDArray[Any] | None) -> str:
+    """What tells the training data of two runs apart: rows, some of their values, labels shown."""
+    some = np.linspace(0, len(split) - 1, min(64, len(split))).astype(int)
+    digest = hashlib.sha256(str(split.x.shape).encode())
+    for part in (split.indices, split.x[some], labels):
+        if part is not None:
+            digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,7 @@ class DeepMethod(Method):
             labels = None if SHOWS[self.sees] == "none" else split.labels
             self.input_shape_ = list(split.x.shape[1:])
             self.n_classes_ = None if labels is None else int(labels.shape[1])
-            self._split = split
+            self._split, self._run = split, _run_of(split, labels)
             self.network_ = self.build(x, self.n_classes_)
             train, held_out = self._hold_out(self._tensors(x, labels, split))
             self.history_: list[dict[str, float]] = []
@@ -234,7 +245,7 @@ class DeepMethod(Method):
             self.start_fit(train)
             self._optimisers = self.optimisers()
             self._loop(train, held_out, progress, None if checkpoint is None else Path(checkpoint))
-            del self._split, self._optimisers, self._best
+            del self._split, self._run, self._optimisers, self._best
             self.network_.eval()
         return self
 
@@ -355,6 +366,7 @@ class DeepMethod(Method):
             torch.save(
                 {
                     "params": self.params,
+                    "run": self._run,
                     "epoch": epoch,
                     "network": self.network_.state_dict(),
                     "optimisers": [o.state_dict() for o in self._optimisers],
@@ -369,9 +381,10 @@ class DeepMethod(Method):
         if path is None or not path.exists():
             return 0
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["params"] != self.params:
+        if saved["params"] != self.params or saved.get("run", self._run) != self._run:
             raise ValueError(
-                f"{path} belongs to another run ({saved['params']}): remove it or name another file"
+                f"{path} belongs to another run ({saved['params']}), or to other training data: "
+                "remove it or name another file"
             )
         self.network_.load_state_dict(saved["network"])
         for optimiser, state in zip(self._optimisers, saved["optimisers"], strict=True):

@@ -145,9 +145,11 @@ def retrieval_grid(
 
 
 def _caption(ax: Axes, text: str, x: float, y: float, side: float) -> None:
+    # A caption may be a file's name: of any bytes, and with dollars that begin no formula.
+    text = text.encode(errors="surrogateescape").decode(errors="replace")
     ax.text(
         x + side / 2, y + 0.03, _short(text, side), fontsize=SMALL, ha="center", va="top",
-        gid="label",
+        gid="label", parse_math=False,
     )  # fmt: skip
 
 

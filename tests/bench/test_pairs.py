@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cbir_lite.bench import pairs
+from cbir_lite.bench import gallery, pairs
 from cbir_lite.datasets import Emoji, ImageSet
 from cbir_lite.datasets.emoji_sources import STYLES
 from cbir_lite.methods import registry
+from cbir_lite.retrieval import hamming_distances
 
 N = 40
 
@@ -191,3 +192,28 @@ def test_tags_teach_and_groups_judge(source: Emoji) -> None:
     )
     judged = setting.evaluate(method.fit(split), cutoffs=(None,)).ap[None, "all"]
     assert judged.shape == setting.frozen.query.shape
+
+
+def test_a_bench_of_pairs_or_words_stays_one_with_other_features(source: Emoji) -> None:
+    for name in ("emoji-text-to-image", "emoji-tags"):
+        setting = pairs.open_setting(name, "any")
+        other = setting.with_backbone("other")
+        assert type(other) is type(setting)
+        np.testing.assert_array_equal(other.labels, setting.labels)
+        np.testing.assert_array_equal(other.taught, setting.taught)
+        with pytest.raises(ValueError, match=f"{name}.*cannot be subsampled"):
+            setting.subset(2, 4, 8)
+
+
+def test_a_sketch_asks_as_a_sketch(source: Emoji) -> None:
+    setting = pairs.open_setting("emoji-sketch-to-image", "any")
+    method = registry.create("dsh_sketch", bits=8, epochs=2)
+    method.fit(setting.split(method))
+    figure, _ = gallery.picture(setting, method, 5, 6)
+    queries, database = setting.represent(method)
+    nearest = np.sort(hamming_distances(queries[5:6], database)[0])[:6]
+    labels = [t.get_text() for t in figure.axes[0].texts if t.get_gid() == "label"]
+    assert [text.partition("d=")[2] for text in labels[1:]] == [str(d) for d in nearest]
+    texts = pairs.open_setting("emoji-text-to-image", "any")
+    with pytest.raises(ValueError, match="emoji-text-to-image has texts, which cannot be drawn"):
+        gallery.picture(texts, method, 0)

@@ -134,3 +134,21 @@ def test_the_usual_records_are_those_of_the_systems_own_settings():
         }
     )
     assert usual(frame)["params"].tolist() == ["{}", '{"epochs": 6}']
+
+
+def _write(path: Path, name: str) -> None:
+    for seed in range(15):
+        write_records(path, [row(name, seed=seed)])
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_write, args=(path, f"m{i}")) for i in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(read_records(path)) == 60
+    # A lock that is removed is another file for who comes next, and no lock for who waits.
+    assert Path(f"{path}.lock").exists()

@@ -29,6 +29,7 @@ from cbir_lite.bench import (
 from cbir_lite.bench.grid import run_suite
 from cbir_lite.bench.memory import peak_mb, reset_peak
 from cbir_lite.methods import registry
+from cbir_lite.retrieval import bit_balance, distinct_codes
 
 run_module = importlib.import_module("cbir_lite.bench.run")
 
@@ -57,6 +58,9 @@ def test_one_training_serves_protocols_that_differ_in_the_database(wide: str) ->
     method.fit(narrow.split(method))
     assert records[1]["map_all"] == pytest.approx(narrow.evaluate(method).mean_ap(), abs=1e-12)
     assert np.isnan(records[1]["map_54000"])
+    _, database = narrow.represent(method)
+    assert records[1]["distinct_codes"] == distinct_codes(database)
+    assert records[1]["bit_balance"] == pytest.approx(bit_balance(database))
     low, high = records[0]["map_all_low"], records[0]["map_all_high"]
     assert low <= records[0]["map_all"] <= high
     assert records[0]["bytes_per_item"] == 2
@@ -148,6 +152,15 @@ def test_suite_errors_name_file_and_key(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"s\.yaml: `grids:` must be a list"):
             load_suite(path)
+    good = "methods: [lsh], protocols: [digits], backbone: pixels, bits: [8], seeds: [0]"
+    for right, wrong, key in (
+        ("[digits]", "digits", "protocols"),
+        ("[0]", "0", "seeds"),
+        ("[lsh]", "{supervision: unsupervised}", "methods"),
+    ):
+        path.write_text(f"grids: [{{{good.replace(right, wrong)}}}]")
+        with pytest.raises(ValueError, match=rf"s\.yaml: grid 0: `{key}:` must be a list"):
+            load_suite(path)
 
 
 def test_settings_share_features_only_with_the_same_training_images(wide: str) -> None:
@@ -180,6 +193,24 @@ def test_grid_resumes_and_reports_failures(tmp_path: Path) -> None:
     assert sorted(frame["seed"]) == [0, 1, 2]
     assert all(line in output.read_text() for line in before.splitlines())
     assert run_suite(specs, tmp_path, dry_run=True) == []
+
+
+def _dies_on_the_first(spec: Spec, output: Path) -> tuple[float, list[dict[str, float]]]:
+    if spec.seed == 0:
+        os._exit(9)  # as if the memory had run out
+    return 0.1, [{"map_all": spec.seed / 10}]
+
+
+def test_a_killed_worker_does_not_end_the_grid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cbir_lite.bench.grid._work", _dies_on_the_first)
+    specs = [Spec("lsh", ("digits",), "pixels", 8, seed) for seed in range(4)]
+    failures = run_grid(specs, tmp_path / "r.csv", workers=1)
+    assert len(failures) == 1
+    assert "seed 0" in failures[0]
+    shown = capsys.readouterr()
+    assert "seed 3 (digits): mAP@all 0.3000" in shown.out + shown.err
 
 
 def _script(tmp_path: Path, output: Path) -> Path:

@@ -227,3 +227,11 @@ def test_the_survey_suite_measures_systems_of_every_kind_of_input() -> None:
             real = cls.descriptor == "real"
             assert (id_, "emoji-instance" if real else "cifar10-59k") in measured, id_
     assert len({cls.reads for cls in registry.classes().values()}) >= 5
+
+
+def test_views_are_described_with_the_words_of_the_images() -> None:
+    setting = Setting("digits", "bow_patches").subset(10, 60, 60)
+    x, same = setting.rows("train"), setting.views(("crop0", "rotate10"))
+    away = np.linalg.norm(same - x[:, None], axis=2).mean()
+    others = np.linalg.norm(x[1:] - x[:-1], axis=1).mean()
+    assert away < others

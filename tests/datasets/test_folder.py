@@ -120,3 +120,13 @@ def test_images_of_a_tree_are_listed_by_suffix(pictures):
     hidden.rename(pictures)
     with pytest.raises(ValueError, match="no such folder"):
         list_images(pictures / "nowhere")
+
+
+def test_sixteen_bits_and_transparent_images_keep_what_they_show(tmp_path):
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(1, 256)
+    Image.fromarray(ramp).save(tmp_path / "xray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "xray.png")[0, :, 0], np.arange(256))
+    logo = np.zeros((2, 2, 4), np.uint8)
+    logo[0, 0, 3] = 255
+    Image.fromarray(logo).save(tmp_path / "logo.png")
+    assert read_image(tmp_path / "logo.png")[..., 0].tolist() == [[0, 255], [255, 255]]

@@ -361,3 +361,34 @@ def test_descriptors_stand_beside_pooled_features_or_stages() -> None:
 def test_kinds_that_cannot_be_had_are_named(name: str, kind: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load(image_set(12), name, kind, progress=False)
+
+
+def test_extractions_of_two_kinds_killed_in_turn_leave_no_empty_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = image_set(2100)
+
+    def killed(kind: str, after: int) -> None:
+        monkeypatch.setattr(module, "open_runtime", lambda *_: _kinds(kind, after))
+        with pytest.raises(KeyboardInterrupt):
+            extract(images, BACKBONE, kind, batch_size=700, progress=False)  # type: ignore[arg-type]
+
+    killed("pooled", 2)
+    killed("maps", 1)
+    monkeypatch.setattr(module, "open_runtime", lambda *_: _kinds("pooled", None))
+    assert (extract(images, BACKBONE, batch_size=700, progress=False) == 7).all()
+
+
+def _kinds(kind: str, after: int | None):  # type: ignore[no-untyped-def]
+    """A runtime that says 7 to everything and is interrupted after some batches."""
+    done = 0
+
+    def run(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        nonlocal done
+        if done == after:
+            raise KeyboardInterrupt
+        done += 1
+        maps = np.full((len(batch), 1, 1, 1280), 7, np.float32) if kind == "maps" else None
+        return np.full((len(batch), 1280), 7, np.float32), maps
+
+    return run

@@ -126,6 +126,18 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(digits, tmp_path, mon
     assert path.exists()
 
 
+def test_a_checkpoint_of_other_data_is_refused(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(deep, "CHECKPOINT_SECONDS", -1.0)
+    path = tmp_path / "run.pt"
+    with pytest.raises(KeyboardInterrupt):
+        Noisy(fail_at=2).fit(split(digits), checkpoint=path)
+    other = Split(digits.train.pooled[:200], digits.train.y[:200][::-1])
+    with pytest.raises(ValueError, match="or to other training data"):
+        Noisy().fit(other, checkpoint=path)
+    Noisy().fit(split(digits), checkpoint=path)
+    assert not path.exists()
+
+
 def test_fitting_again_starts_afresh(digits):
     once = Noisy().fit(split(digits))
     twice = Noisy()

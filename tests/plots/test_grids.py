@@ -106,3 +106,12 @@ def test_bad_input(grid):
     _, ax = plt.subplots(figsize=(7, 1))
     with pytest.raises(ValueError, match="the grid needs"):
         plots.retrieval_grid(queries, results, relevant, ax=ax)
+
+
+def test_captions_may_be_names_of_any_file(grid, tmp_path):
+    queries, results, relevant = grid
+    names = ["price $5_$ x.png", b"caf\xe9.png".decode(errors="surrogateescape")]
+    ax = plots.retrieval_grid(queries, results, relevant, query_labels=names)
+    ax.figure.savefig(tmp_path / "grid.png")
+    shown = [t.get_text() for t in ax.texts if t.get_gid() == "label"]
+    assert shown == ["price $5_$ x.png", "caf�.png"]
