@@ -191,8 +191,8 @@ def test_pages_fit_their_window(browser: Any, site: Path, page: str, width: int)
 def test_formulas_are_drawn_by_the_site_itself(browser: Any, site: Path, page: str) -> None:
     resize(browser, 1200)
     browser.get((site / f"{page}.html").as_uri())
+    wait(lambda: browser.find_elements("css selector", ".math.notranslate"))
     wanted = len(browser.find_elements("css selector", ".math.notranslate"))
-    assert wanted
     wait(lambda: len(browser.find_elements("css selector", ".math mjx-container svg")) >= wanted)
     assert browser.find_elements("css selector", "mjx-merror, [data-mml-node=merror]") == []
     assert "mathjax" in browser.execute_script(
