@@ -58,6 +58,13 @@ Protocol = Annotated[
 Backbone = Annotated[
     str, typer.Option(help="NETWORK-SIZE(-bf16), or a hand-crafted descriptor such as hog.")
 ]
+ModelBackbone = Annotated[
+    str | None,
+    typer.Option(
+        help="NETWORK-SIZE(-bf16), or a hand-crafted descriptor such as hog. Default: that of "
+        f"the model, else {SMALL}."
+    ),
+]
 Bits = Annotated[int, typer.Option(help="Code length (dimensions for real-valued systems).")]
 Seed = Annotated[int, typer.Option(help="The same seed gives the same codes.")]
 Results = Annotated[Path, typer.Option(help="Folder of the measured records.")]
@@ -351,13 +358,7 @@ def show(
         Path | None, typer.Option(help="A system saved by `cbir train --save`.")
     ] = None,
     protocol: Protocol = "cifar10-59k",
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="NETWORK-SIZE(-bf16), or a hand-crafted descriptor such as hog. Default: that of "
-            f"the model, else {SMALL}."
-        ),
-    ] = None,
+    backbone: ModelBackbone = None,
     bits: Bits = 32,
     k: Annotated[int, typer.Option(help="How many results.")] = 10,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("show.png"),
@@ -390,13 +391,7 @@ def index(
     model: Annotated[
         Path | None, typer.Option(help="A system saved by `cbir train --save` instead.")
     ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            help="NETWORK-SIZE(-bf16), or a hand-crafted descriptor such as hog. Default: that of "
-            f"the model, else {SMALL}."
-        ),
-    ] = None,
+    backbone: ModelBackbone = None,
     bits: Bits = 64,
     seed: Seed = 0,
     out: Annotated[
