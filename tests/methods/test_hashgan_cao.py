@@ -62,6 +62,9 @@ def test_terms_of_all_three_networks_are_those_of_explicit_sums(lab, digits, mon
         fake = net.generator(torch.cat([noise, batch.y], 1).double())
         (score, e), (fake_score, fake_e) = net.critic(x), net.critic(fake)
         h, h_fake = net.hash(x).numpy(), net.hash(fake).numpy()
+    # The public code squashes both by tanh.
+    assert e.abs().max() < 1
+    assert abs(h).max() < 1
     slopes = []
     for i in range(n):
         between = (x[i] + at[i].double() * (fake[i] - x[i])).requires_grad_()
