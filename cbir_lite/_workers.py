@@ -1,4 +1,4 @@
-"""Worker processes that end with the process that started them."""
+"""Processes that train: workers that end with their parent, and how they multiply."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
+from functools import cache
 
 
 def end_with_parent() -> None:
@@ -23,6 +24,7 @@ def _watch() -> None:
         os._exit(1)
 
 
+@cache
 def quick_products() -> None:
     """Let PyTorch multiply float32 matrices by oneDNN, twice as fast as MKL on some processors.
 

@@ -172,9 +172,8 @@ def train(
 
     Example: cbir train itq --protocol digits --backbone pixels
     """
-    if save is not None and (save.is_dir() or not os.access(save.parent, os.W_OK)):
-        # Before the training, which may take long.
-        raise ValueError(f"cannot write {save}: give --save a file in a folder that is writable")
+    if save is not None:
+        _writable(save)
     if protocol is None:
         from cbir_lite.bench import home_protocol
         from cbir_lite.methods import registry
@@ -190,6 +189,25 @@ def train(
     if save is not None:
         system.save(save, backbone)
         typer.echo(f"written to {save}")
+
+
+def _writable(path: Path, *, picture: bool = False) -> None:
+    """Make the folder of a file to be written; ``ValueError``, before any work, if it cannot be.
+
+    A ``picture`` has to have an ending that matplotlib writes.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}: {error.filename}") from error
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(f"cannot write {path}: give a file in a folder that is writable")
+    if picture:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        endings = sorted(FigureCanvasBase.get_supported_filetypes())
+        if path.suffix.removeprefix(".").lower() not in endings:
+            raise ValueError(f"cannot write {path}: its ending is none of {', '.join(endings)}")
 
 
 def _setting(protocol: str, backbone: str) -> Any:
@@ -343,6 +361,7 @@ def timeline(
     """
     from cbir_lite import plots
 
+    _writable(out, picture=True)
     drawn: Any = plots.taxonomy_tree() if figure == 2 else plots.timeline(figure)
     drawn.figure.savefig(out)
     typer.echo(f"Fig. {figure} written to {out}")
@@ -370,6 +389,7 @@ def show(
     from cbir_lite.bench.gallery import picture
     from cbir_lite.methods import base
 
+    _writable(out, picture=True)
     if model is not None:
         system: Any = base.load(model)
         setting = _setting(protocol, _agreed(backbone, base.backbone_of(model), model))
@@ -461,6 +481,8 @@ def search(
     """
     from cbir_lite.bench import index as package
 
+    if out is not None:
+        _writable(out, picture=True)
     path = package.find_index(index, images[0])
     found = package.load_index(path)
     k = min(10, len(found)) if k is None else k

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cbir_lite._workers import quick_products
 from cbir_lite.bench.setting import SCALES, Setting, at_scale
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
@@ -26,6 +27,9 @@ PART = {"smoke": (None,) * 3, "book": (500, 3000, 10000), "full": (None,) * 3}
 class Lab:
     """What every run of a chapter shares.
 
+    Its process multiplies matrices as the workers of a grid do from then on, see
+    :func:`~cbir_lite._workers.quick_products`.
+
     Args:
         setting: images, features and labels.
         bits: code length.
@@ -41,6 +45,9 @@ class Lab:
     bits: int = 32
     epochs: int = 8
     seeds: Sequence[int] = (0,)
+
+    def __post_init__(self) -> None:
+        quick_products()
 
     @classmethod
     def at(cls, scale: str, bits: int = 32, *, progress: bool = False) -> Lab:

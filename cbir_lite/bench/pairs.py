@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,8 @@ class PairSetting(Setting):
 
     >>> setting = PairSetting("emoji-text-to-image", "efficientnet_lite0-96")  # doctest: +SKIP
     """
+
+    divisible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.protocol, str):
@@ -164,6 +166,8 @@ class TagSetting(Setting):
     The words of a concept stand for the tags that pictures of the web come with (survey Section
     IV-C).
     """
+
+    divisible: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if isinstance(self.protocol, str):

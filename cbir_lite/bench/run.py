@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import inspect
 import json
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 import cbir_lite
-from cbir_lite import features
+from cbir_lite import features, methods
 from cbir_lite.bench.memory import peak_mb, reset_peak
 from cbir_lite.bench.pairs import frozen_protocol, open_setting
 from cbir_lite.bench.records import CUTOFFS, DENOMINATORS
@@ -63,20 +66,48 @@ def _protocol(name: str) -> Protocol:
     return frozen_protocol(name)
 
 
+SHARED = {"base", "card", "deep", "networks", "registry"}
+"""Modules under every system, which no :func:`code_hash` holds."""
+
+
 @lru_cache
 def code_hash(method: str) -> str:
-    """What a system computes, as 12 hex digits: its module without docstrings and comments.
+    """What a system computes, as 12 hex digits: its module, and the modules of
+    :mod:`cbir_lite.methods` that this imports (but for :data:`SHARED`), without docstrings and
+    comments.
 
     A record whose hash differs was measured with other code and is measured again.
     """
-    source = inspect.getsource(inspect.getmodule(registry.get(method)))  # type: ignore[arg-type]
-    tree = ast.parse(source)
+    main = inspect.getmodule(registry.get(method))
+    assert main is not None
+    trees: dict[str, str] = {}
+    waiting = [main]
+    while waiting:
+        module = waiting.pop()
+        tree = ast.parse(inspect.getsource(module))
+        waiting += [m for m in _imported(tree) if m.__name__ not in trees]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+                node
+            ):
+                del node.body[0]
+        trees[module.__name__] = ast.dump(tree)
+    return hashlib.sha256(json.dumps(sorted(trees.items())).encode()).hexdigest()[:12]
+
+
+def _imported(tree: ast.Module) -> list[ModuleType]:
+    """Modules of the systems' package that a module imports from."""
+    names: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            del node.body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(methods.__name__):
+            names |= {str(node.module), *(f"{node.module}.{a.name}" for a in node.names)}
+    found = []
+    for name in names:
+        with suppress(ModuleNotFoundError):  # a class or function of the module before the dot
+            found.append(importlib.import_module(name))
+    return [
+        m for m in found if not hasattr(m, "__path__") and m.__name__.split(".")[-1] not in SHARED
+    ]
 
 
 def mark_stale(records: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ class Setting:
     progress: bool = False
     parent: tuple[Setting, NDArray[np.int64]] | None = field(default=None, repr=False)
     _features: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+
+    divisible: ClassVar[bool] = True
+    """Whether rows of the set are all there is, so that some of them make a smaller bench."""
 
     def __post_init__(self) -> None:
         if isinstance(self.protocol, str):
@@ -117,7 +120,7 @@ class Setting:
         sizes = (len(self.frozen.query), len(self.frozen.train), len(self.frozen.database))
         if all(a in (None, b) for a, b in zip((query, train, database), sizes, strict=True)):
             return self
-        if type(self) is not Setting:
+        if not self.divisible:
             raise ValueError(f"{self.frozen.name}: a bench of pairs or words cannot be subsampled")
         small = datasets.subsample(
             self.frozen, query=query, train=train, database=database, labels=self.labels

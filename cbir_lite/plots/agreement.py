@@ -15,6 +15,7 @@ from cbir_lite.plots import style
 from cbir_lite.plots.style import CYCLE, PAGE_WIDTH, SMALL
 from cbir_lite.plots.tables import MEASURED
 
+LINES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 3)))
 FIDELITY_MARKERS = {"faithful": "o", "simplified": "^", "sketch": "X"}
 
 
@@ -69,16 +70,16 @@ def place_labels(
 def agreement(df: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """mAP reported by the survey against mAP measured, in percent, on equal axes.
 
-    `df` from `reported_measured` (or several, concatenated). Colour: the printed measure and data
-    set; marker: the system's fidelity; bar: one standard deviation over seeds; a thin line joins
-    the code lengths of a system; on the dashed diagonal both agree. `ValueError` if no row has
-    both values.
+    `df` from `reported_measured` (or several, concatenated). Colour and dash: the printed measure
+    and data set; marker: the system's fidelity; bar: one standard deviation over seeds; a thin line
+    joins the code lengths of a system; on the dashed diagonal both agree. `ValueError` if no row
+    has both values.
     """
     both = df[(df["status"] == MEASURED) & df["reported"].notna()]
     if both.empty:
         raise ValueError("no row has both a reported and a measured value")
     blocks = list(dict.fromkeys(both["protocol"] + ", " + both["dataset"]))
-    hues = dict(zip(blocks, itertools.cycle(CYCLE), strict=False))
+    looks = dict(zip(blocks, itertools.cycle(zip(CYCLE, LINES, strict=False)), strict=False))
     with style.use():
         if ax is None:
             ax = style.new_axes(6.3, PAGE_WIDTH)
@@ -90,11 +91,11 @@ def agreement(df: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         for _, rows in both.groupby(keys, sort=False):
             rows = rows.sort_values("bits")
             protocol, dataset, label, _, fidelity = rows.iloc[0][keys]
-            hue = hues[f"{protocol}, {dataset}"]
+            hue, line = looks[f"{protocol}, {dataset}"]
             ax.errorbar(
                 rows["reported"], rows["measured"], rows["spread"].fillna(0), color=hue, lw=0.7,
-                elinewidth=0.7, marker=FIDELITY_MARKERS.get(fidelity, "s"), markersize=5,
-                markeredgecolor="white", markeredgewidth=0.4,
+                linestyle=line, elinewidth=0.7, marker=FIDELITY_MARKERS.get(fidelity, "s"),
+                markersize=5, markeredgecolor="white", markeredgewidth=0.4,
             )  # fmt: skip
             points += list(zip(rows["reported"], rows["measured"], strict=True))
             anchors.append((*points[-1], label))
@@ -102,7 +103,9 @@ def agreement(df: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
             xlim=(low, high), ylim=(low, high), aspect="equal",
             xlabel="reported by the survey (mAP, %)", ylabel="measured here (mAP, %)",
         )  # fmt: skip
-        handles = [Line2D([], [], color=h, lw=3, label=b) for b, h in hues.items()]
+        handles = [
+            Line2D([], [], color=hue, linestyle=line, label=b) for b, (hue, line) in looks.items()
+        ]
         used = [f for f in FIDELITY_MARKERS if f in set(both["fidelity"])]
         handles += [
             Line2D([], [], color="#555555", lw=0, marker=FIDELITY_MARKERS[f], label=f) for f in used

@@ -86,6 +86,7 @@ def test_products_of_a_worker_are_as_exact_as_before() -> None:
     before = torch.get_float32_matmul_precision()
     x = torch.randn(300, 700, generator=torch.Generator().manual_seed(0))
     try:
+        _workers.quick_products.cache_clear()
         _workers.quick_products()
         assert torch.allclose(x @ x.T, (x.double() @ x.double().T).float(), atol=1e-3)
     finally:
@@ -98,6 +99,7 @@ def test_coarser_products_are_not_accepted(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "set_float32_matmul_precision", asked.append)
     # As if float32 matrices had been multiplied as bfloat16.
     monkeypatch.setattr(torch.Tensor, "double", lambda t: exact(t.bfloat16()))
+    _workers.quick_products.cache_clear()
     _workers.quick_products()
     assert asked == ["medium", "highest"]
 

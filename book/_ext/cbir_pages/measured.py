@@ -90,6 +90,13 @@ def measured_mean(id_: str, frame: pd.DataFrame) -> str:
     return "<br>".join(parts)
 
 
+def shown_bits(id_: str, frame: pd.DataFrame) -> int:
+    """The code length, or number of dimensions, with which a system is shown."""
+    rows = of_system(frame, id_)
+    bits = set(rows.loc[rows["protocol"] == home(id_), "bits"]) if len(rows) else set()
+    return INDEX_BITS if not bits or INDEX_BITS in bits else int(min(bits))
+
+
 def home(id_: str) -> str:
     """The protocol under which a system is shown."""
     return home_protocol(registry.get(id_))

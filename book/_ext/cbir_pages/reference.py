@@ -128,7 +128,7 @@ def claims(found: pd.DataFrame | None) -> str:
 # Claims and verdicts
 
 The text of the survey makes {len(every)} statements that an experiment can test. Each verdict comes
-from a cell of the chapter named beside it{size} and rests on the number shown, with its 95 %
+from a cell of the chapter that its id links to{size} and rests on the number shown, with its 95 %
 interval where the chapter gives one. Verdicts so far: {told}.
 
 {listed}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from cbir_lite import survey
+from cbir_lite.bench import SCALES
 from cbir_lite.methods import registry
 from cbir_lite.methods.card import Card
 
@@ -21,6 +22,7 @@ from .measured import (
     numbers,
     records,
     reported_range,
+    shown_bits,
 )
 from .text import (
     badge,
@@ -138,7 +140,9 @@ def page(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
         ["Source checked", plain(card.source)],
     ]
     code = inspect.getsource(inspect.getmodule(registry.get(card.id)))  # type: ignore[arg-type]
-    command = f"cbir train {card.id} --protocol {home(card.id)} --bits {INDEX_BITS}"
+    bits = shown_bits(card.id, frame)
+    options = f"--bits {bits} --backbone {SCALES['full'].backbone}"
+    command = f"cbir train {card.id} --protocol {home(card.id)} {options}"
     return f"""(system-{card.id})=
 # {plain(card.name)}
 
@@ -168,6 +172,8 @@ def page(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
 
 ## Run it
 
+As measured above. The smaller features `--backbone efficientnet_lite0-96` are extracted sooner.
+
 ```bash
 {command}
 ```
@@ -175,7 +181,7 @@ def page(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
 ```python
 from cbir_lite.methods.registry import create
 
-system = create("{card.id}", bits={INDEX_BITS})
+system = create("{card.id}", bits={bits})
 ```
 
 ## The code
