@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 AGREEMENT_COLUMNS = [
-    "protocol", "dataset", "result_source", "bits", "systems", "labels", "spearman",
-    "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high", "p", "note",
+    "protocol", "dataset", "result_source", "measured_protocol", "bits", "systems", "labels",
+    "spearman", "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high", "p", "note",
 ]  # fmt: skip
 NEIGHBOUR_COLUMNS = [
     "better",
@@ -50,29 +50,31 @@ def kendall(x: Floats, y: Floats) -> Floats:
 def rank_agreement(
     table: pd.DataFrame, *, least: int = 4, draws: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
-    """Rank correlation of reported and measured mAP within each block and result source.
+    """Rank correlation of reported and measured mAP within each block, result source and protocol
+    of the measurement.
 
     Args:
         table: rows of `plots.reported_measured` (columns protocol, dataset, result_source,
-            method_label, bits, reported, measured); rows without both values are left out.
+            measured_protocol, method_label, bits, reported, measured); rows without both values
+            are left out.
         least: systems from which a correlation is given; below it `note` says how many there are.
         draws: bootstrap samples of the systems; samples of fewer than three systems are not used.
         seed: of the draws.
 
-    Returns one row a block, source and code length, and one (``bits`` missing) for the means over
-    the lengths, of the systems that have all of them: number and labels of systems, Spearman's
-    rho and Kendall's tau-b with 95 % percentile intervals, `p` of the two-sided test of tau (exact
-    unless values are equal), and `note`. Raises `ValueError` for missing columns or a system that
+    Returns one row a block, source, protocol and code length, and one (``bits`` missing) for the
+    means over the lengths, of the systems that have all of them: number and labels of systems,
+    Spearman's rho and Kendall's tau-b with 95 % percentile intervals, `p` of the two-sided test of
+    tau (exact unless values are equal), and `note`. Raises `ValueError` for missing columns or a system that
     occurs twice.
     """
-    needed = [*AGREEMENT_COLUMNS[:4], "method_label", "reported", "measured"]
+    needed = [*AGREEMENT_COLUMNS[:5], "method_label", "reported", "measured"]
     if missing := [c for c in needed if c not in table]:
         raise ValueError(f"the table has no column {', '.join(missing)}")
     if least < 3:
         raise ValueError(f"least={least}: an order of fewer than three systems says nothing")
     both = table.dropna(subset=["reported", "measured", "result_source"])
     rows: list[dict[str, Any]] = []
-    for group, cells in both.groupby(AGREEMENT_COLUMNS[:3], sort=False):
+    for group, cells in both.groupby(AGREEMENT_COLUMNS[:4], sort=False):
         twice = cells[cells.duplicated(["method_label", "bits"])]
         if len(twice):
             row = twice.iloc[0]
@@ -86,7 +88,7 @@ def rank_agreement(
         columns = ["reported", "measured"]
         for bits, view in [*views, (pd.NA, whole.reindex(columns=columns))]:
             rows.append(
-                dict(zip(AGREEMENT_COLUMNS[:3], group, strict=True))
+                dict(zip(AGREEMENT_COLUMNS[:4], group, strict=True))
                 | {"bits": bits, "systems": len(view), "labels": ", ".join(view.index)}
                 | _agreement(view[columns].to_numpy(float), least, draws, seed)
             )

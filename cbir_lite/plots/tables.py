@@ -9,9 +9,10 @@ import pandas as pd
 
 from cbir_lite import survey
 
-# (printed measure, data set) to the records' column and the protocols that can stand for it. The
-# first one under which a cell was measured counts. A column of the survey mixes several meanings,
-# so each measured value is shown with its protocol.
+# (printed measure, data set) to the records' column and the protocols that can stand for it. Of a
+# printed row the one counts under which most of its cells were measured, the first if several:
+# values of two protocols never stand in one row. A column of the survey mixes several meanings, so
+# each measured value is shown with its protocol.
 MEASURED_AS: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("mAP@5000", "CIFAR-10"): ("map_5000", ("cifar10-59k", "cifar10-54k")),
     ("mAP@1000", "CIFAR-10"): ("map_1000", ("cifar10-official", "cifar10-59k", "cifar10-54k")),
@@ -120,13 +121,17 @@ def reported_measured(
     measures = {MEASURED_AS[key][0] for key in wanted & set(MEASURED_AS)}
     found = {measure: _summaries(records, measure) for measure in measures}
     rows: list[dict[Any, Any]] = []
-    for row in printed[printed["value"].notna()].to_dict("records"):
+    valued = printed[printed["value"].notna()]
+    own = [c + suffix for c in ("protocol", "method_id", "bits")]
+    lengths = valued.groupby([own[0], "dataset", own[1], "supervision"])[own[2]].agg(set).to_dict()
+    for row in valued.to_dict("records"):
         key = row["protocol" + suffix], row["dataset"]
         bits = row["bits" + suffix]
         cell: dict[Any, Any] = {"reported": row["value"], "bits": bits, "status": NO_DATA}
         if key in MEASURED_AS:
-            method = row["method_id" + suffix]
-            cell |= _measured(found, key, method, bits, row["supervision"])
+            method, supervision = row["method_id" + suffix], row["supervision"]
+            of_row = lengths[(*key, method, supervision)]
+            cell |= _measured(found, key, method, bits, supervision, of_row)
             if cell["status"] == MEASURED:
                 cell["ratio"] = cell["measured"] / row["value"]
         rows.append({**row, **cell})
@@ -142,17 +147,22 @@ def reported_measured(
 
 
 def _measured(
-    summaries: dict[str, dict], key: tuple[str, str], method: str, bits: int, supervision: str
+    summaries: dict[str, dict],
+    key: tuple[str, str],
+    method: str,
+    bits: int,
+    supervision: str,
+    of_row: set[int],
 ) -> dict:
     measure, protocols = MEASURED_AS[key]
     found = summaries[measure]
     variant = _variant(found, method, protocols, supervision)
-    for protocol in protocols:
-        if (variant, protocol, bits) in found:
-            cell = {k: v for k, v in found[variant, protocol, bits].items() if k != "supervision"}
-            names = {"variant": variant, "measured_protocol": protocol, "measure": measure}
-            return cell | names | {"status": MEASURED}
-    return {"measure": measure, "status": NOT_RUN}
+    protocol = max(protocols, key=lambda p: sum((variant, p, b) in found for b in of_row))
+    if (variant, protocol, bits) not in found:
+        return {"measure": measure, "status": NOT_RUN}
+    cell = {k: v for k, v in found[variant, protocol, bits].items() if k != "supervision"}
+    names = {"variant": variant, "measured_protocol": protocol, "measure": measure}
+    return cell | names | {"status": MEASURED}
 
 
 def _baseline(summaries: dict[str, dict], key: tuple[str, str], method: str) -> list[dict]:

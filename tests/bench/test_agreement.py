@@ -16,6 +16,7 @@ def table(reported: list[float], measured: list[float], bits: int = 32) -> pd.Da
             "protocol": "mAP@All",
             "dataset": "CIFAR-10",
             "result_source": 223,
+            "measured_protocol": "cifar10-59k",
             "method_label": [f"m{i}" for i in range(len(reported))],
             "bits": bits,
             "reported": reported,
@@ -33,6 +34,13 @@ def runs(values: dict[str, list[list[float]]]) -> pd.DataFrame:
         for s, v in enumerate(seeds)
     ]
     return pd.DataFrame(rows)
+
+
+def test_values_of_two_protocols_are_not_ranked_together() -> None:
+    cells = table([1, 2, 3, 4, 5, 6, 7, 8], [8, 7, 6, 5, 1, 2, 3, 4])
+    cells.loc[4:, "measured_protocol"] = "cifar10-official"
+    found = rank_agreement(cells, draws=50).dropna(subset="bits").set_index("measured_protocol")
+    assert found["kendall"].to_dict() == {"cifar10-59k": -1, "cifar10-official": 1}
 
 
 def test_correlations_equal_scipys_with_ties() -> None:

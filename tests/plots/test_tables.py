@@ -5,12 +5,15 @@ import io
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from cbir_lite import plots, survey
+from cbir_lite.bench import SCALES, read_records
+from cbir_lite.bench.records import usual
 from cbir_lite.plots import reported_measured, to_html
 from cbir_lite.plots.tables import COLUMNS
 
@@ -71,6 +74,27 @@ def test_protocols_fall_back_in_order(make_records):
     digits = make_records({("uth", "mnist-69k", 16): [0.3], ("uth", "mnist-60k", 16): [0.5]})
     row = cell(reported_measured(3, digits), "UTH’17", 16, dataset="MNIST")
     assert (row["measured"], row["measure"]) == (50, "map_1000")
+
+
+def test_a_row_has_one_protocol(make_records):
+    cells = {("dpsh", "cifar10-59k", 24): [0.6], ("dpsh", "cifar10-54k", 24): [0.4]}
+    cells[("dpsh", "cifar10-54k", 32)] = [0.5]
+    rows = reported_measured(2, make_records(cells))
+    assert cell(rows, "DPSH’16", 24)["measured_protocol"] == "cifar10-54k"
+    assert cell(rows, "DPSH’16", 32)["measured_protocol"] == "cifar10-54k"
+    cells[("dpsh", "cifar10-59k", 32)] = [0.7]
+    rows = reported_measured(2, make_records(cells))
+    assert cell(rows, "DPSH’16", 32)["measured_protocol"] == "cifar10-59k"
+
+
+def test_the_published_rows_have_one_protocol_each():
+    records = usual(read_records(Path(__file__).parents[2] / "book" / "results"))
+    records = records[records["backbone"] == SCALES["full"].backbone]
+    for number in (2, 3, 4):
+        rows = reported_measured(number, records)
+        rows = rows[rows["status"] == "measured"]
+        keys = ["protocol", "dataset", "method_label", "supervision"]
+        assert (rows.groupby(keys)["measured_protocol"].nunique() == 1).all()
 
 
 def test_what_cannot_be_or_was_not_measured_says_so(make_records):
