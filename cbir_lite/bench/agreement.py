@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 AGREEMENT_COLUMNS = [
     "protocol", "dataset", "result_source", "measured_protocol", "bits", "systems", "labels",
-    "spearman", "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high", "p", "note",
+    "spearman", "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high", "p",
+    "note",
 ]  # fmt: skip
 NEIGHBOUR_COLUMNS = [
     "better",
@@ -64,8 +65,8 @@ def rank_agreement(
     Returns one row a block, source, protocol and code length, and one (``bits`` missing) for the
     means over the lengths, of the systems that have all of them: number and labels of systems,
     Spearman's rho and Kendall's tau-b with 95 % percentile intervals, `p` of the two-sided test of
-    tau (exact unless values are equal), and `note`. Raises `ValueError` for missing columns or a system that
-    occurs twice.
+    tau (exact unless values are equal), and `note`. Raises `ValueError` for missing columns or a
+    system that occurs twice.
     """
     needed = [*AGREEMENT_COLUMNS[:5], "method_label", "reported", "measured"]
     if missing := [c for c in needed if c not in table]:

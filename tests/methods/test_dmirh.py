@@ -75,6 +75,24 @@ def test_terms_equal_loops():
             assert bag[i, c].numpy() == pytest.approx(by_hand, rel=1e-4, abs=1e-6)
 
 
+def test_labels_alone_teach_the_assignment_and_the_code_teaches_the_features():
+    maps, labels = scenes(7, 1, classes=3)
+    method = DMIRH(bits=5, width=16)
+    method.network_ = net = method.build(maps, 3).train()
+    y = torch.from_numpy(labels).float()
+    terms = method.loss(Batch(torch.from_numpy(maps), y, torch.arange(7)))
+    layer, k = net.instances.layer, net.instances.k
+    for name, features, assignment in (
+        ("ranking", True, False),
+        ("quantization", True, False),
+        ("classification", False, True),
+    ):
+        slopes = torch.autograd.grad(terms[name], [layer.weight, layer.bias], retain_graph=True)
+        for slope in slopes:
+            assert bool(slope[:k].any()) == features, name
+            assert bool(slope[k:].any()) == assignment, name
+
+
 def test_more_shared_labels_are_nearer():
     maps, labels = scenes(400, 3)
     method = DMIRH(bits=32, width=64, epochs=20, batch_size=64, lr=3e-3).fit(Split(maps, labels))

@@ -63,6 +63,25 @@ def test_terms_over_explicit_rows():
         assert found[name] == pytest.approx(value, rel=1e-3), name
 
 
+def test_the_generator_takes_photo_features_as_they_are_and_classes_teach_them():
+    method = fitted()
+    net = method.network_.train()
+    terms = method.loss(BATCH)
+    parts = {k: list(net.get_submodule(k).parameters()) for k in ("image", "other.generator")}
+    for name, moved in (
+        ("class", {"image"}),
+        ("reconstruction", {"other.generator"}),
+        ("divergence", set()),
+        ("feedback", {"other.generator"}),
+    ):
+        for part, parameters in parts.items():
+            slopes = torch.autograd.grad(
+                terms[name], parameters, retain_graph=True, allow_unused=True
+            )
+            reached = any(slope is not None and bool(slope.any()) for slope in slopes)
+            assert reached == (part in moved), (name, part)
+
+
 def test_a_sketch_is_the_mean_of_what_is_generated_from_it():
     method = fitted(draws=5)
     tower = method.network_.other
