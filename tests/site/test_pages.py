@@ -53,6 +53,22 @@ def test_a_system_page_says_what_its_card_says(root: Path) -> None:
     assert all(f"| {value:.1f} |" in row for value, row in zip(printed["value"], rows, strict=True))
 
 
+def test_a_system_links_to_the_chapters_that_run_it(root: Path) -> None:
+    page = (root / "book" / "methods" / "system-bingan.md").read_text(encoding="utf-8")
+    assert "](../../notebooks/05b_network_families.ipynb)" in page
+    assert "](../../notebooks/06_descriptors.ipynb)" not in page
+    linked = systems.chapters_of(root / "notebooks")
+    assert len(linked["dpsh"]) > 5
+    assert set(linked) <= set(registry.cards())
+
+
+def test_the_index_counts_every_system_once(root: Path) -> None:
+    index = (root / "book" / "methods" / "index.md").read_text(encoding="utf-8")
+    counted = index[index.index("tab-fidelity") :]
+    numbers = [int(n) for n in re.findall(r"\| (\d+) (?=\|)", counted)]
+    assert sum(numbers) == len(registry.cards())
+
+
 def test_measured_values_are_means_of_the_records(root: Path) -> None:
     frame = measured.records(root / "book" / "results")
     runs = frame[(frame["method"] == "itq") & (frame["bits"] == 32)]

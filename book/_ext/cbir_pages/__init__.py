@@ -28,7 +28,7 @@ def generate(root: Path) -> None:
     """
     book = root / "book"
     pages = {
-        **systems.pages(book / "results"),
+        **systems.pages(book / "results", root / "notebooks"),
         **reference.pages(book / "status.json", book / "results" / "claims.csv"),
         **landing.pages(root),
         "references.bib": survey.bibtex(),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +16,7 @@ from cbir_lite.bench import SCALES
 from cbir_lite.methods import registry
 from cbir_lite.methods.card import Card
 
+from .landing import heading
 from .measured import (
     INDEX_BITS,
     INDEX_PROTOCOL,
@@ -58,19 +62,34 @@ FACETS = {
 }  # fmt: skip
 
 
+_NAMED = re.compile(r'"(\w+)(?:/\w+)?"')
+
+
 def words(values: tuple[str, ...]) -> str:
     """Facets as the survey's words."""
     return ", ".join(FACETS.get(v, v.replace("_", " ")) for v in values)
 
 
-def pages(results: Path) -> dict[str, str]:
+def pages(results: Path, notebooks: Path) -> dict[str, str]:
     """Path below ``book/`` and content of each page."""
     frame, cards = records(results), registry.cards()
-    joined = beside(frame)
+    joined, run_in = beside(frame), chapters_of(notebooks)
     out = {"methods/index.md": index(list(cards.values()), frame)}
     for id_, card in cards.items():
-        out[f"methods/system-{id_}.md"] = page(card, frame, joined)
+        out[f"methods/system-{id_}.md"] = page(card, frame, joined, run_in.get(id_, []))
     return out
+
+
+def chapters_of(notebooks: Path) -> dict[str, list[str]]:
+    """Links to the chapters whose code names a system, by its id."""
+    ids, found = registry.cards(), defaultdict(list)
+    for path in sorted(notebooks.glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+        link = f"[{plain(heading(path)[0])}](../../notebooks/{path.name})"
+        for id_ in sorted({m[1] for m in _NAMED.finditer(code)}.intersection(ids)):
+            found[id_].append(link)
+    return dict(found)
 
 
 # -- index ---------------------------------------------------------------------------------------
@@ -113,14 +132,29 @@ over seeds, {bench}.
 Tier A {TIERS["A"]}, B {TIERS["B"]}, C {TIERS["C"]}; a baseline {TIERS["baseline"]}.
 
 {legend}
+
+{shares(cards)}
 """
+
+
+def shares(cards: list[Card]) -> str:
+    """How many systems of each tier are of which fidelity, in one table."""
+    rows = []
+    for tier, meaning in TIERS.items():
+        counts = Counter(c.fidelity for c in cards if c.tier == tier)
+        if counts:
+            rows.append([f"{tier}: {meaning}", *(str(counts[f]) for f in FIDELITY)])
+    return table(["Tier", *FIDELITY], rows, caption="Systems by tier and fidelity",
+                 name="tab-fidelity", classes="")  # fmt: skip
 
 
 # -- one system ----------------------------------------------------------------------------------
 
 
-def page(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
-    """The page of one system."""
+def page(
+    card: Card, frame: pd.DataFrame, joined: pd.DataFrame, chapters: Sequence[str] = ()
+) -> str:
+    """The page of one system; ``chapters`` are links to those that run it."""
     first, _, rest = card.prose.partition("\n\n")
     about = [
         ["Paper", cite(card.cite) or "none cited; see the source checked"],
@@ -132,6 +166,7 @@ def page(card: Card, frame: pd.DataFrame, joined: pd.DataFrame) -> str:
         ["Retrieval", words(card.retrieval)],
         ["In the survey", plain(card.survey) if card.survey != "none" else "no row"],
         ["Tier", f"{card.tier}: {TIERS[card.tier]}"],
+        ["Chapters that run it", "; ".join(chapters)],
     ]
     how = [
         ["Shapes", plain(card.shapes)],
