@@ -52,7 +52,7 @@ def load(name: str, root: str | Path | None = None, *, spec: Spec | None = None)
             50000..59999 the test batch), ``"mnist"`` and ``"fashion_mnist"`` (training 60000,
             then test 10000), ``"digits"`` (1797 images 8x8x1 from scikit-learn), ``"emoji"``,
             ``"emoji:concept"`` or ``"emoji:word"`` (see :mod:`cbir_lite.datasets.emoji`),
-            ``"nus_wide"``, ``"coco"``, ``"imagenet"`` or ``"imagenet:100"`` (see
+            ``"nus_wide"``, ``"coco"``, ``"imagenet"``, ``"imagenet:100"`` or ``"svhn"`` (see
             :mod:`cbir_lite.datasets.multilabel_sets`), ``"mirflickr"``, ``"mirflickr:relevant"``
             or ``"coco:captions"`` (see :mod:`cbir_lite.datasets.tagged_sets`), ``"sketchy"`` or
             ``"tu_berlin"`` (see :mod:`cbir_lite.datasets.sketch_sets`), or ``"folder:PATH"``

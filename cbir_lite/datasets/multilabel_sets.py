@@ -1,7 +1,7 @@
-"""Sets a reader brings along: NUS-WIDE, MS COCO 2014 and ImageNet, read where they lie.
+"""Sets a reader brings along: NUS-WIDE, MS COCO 2014, ImageNet and SVHN, read where they lie.
 
 They are too large, or too closely licensed, to be fetched from here. The loaders read the published
-layouts and leave the images on disk; :mod:`cbir_lite.datasets.multilabel_tasks` draws the splits
+layouts and leave image files on disk; :mod:`cbir_lite.datasets.multilabel_tasks` draws the splits
 of the literature.
 """
 
@@ -55,7 +55,7 @@ class Brought:
 
     name: str
     files: str
-    gigabytes: int
+    gigabytes: float
     licence: str
     source: str
 
@@ -128,14 +128,22 @@ IMAGENET = Brought(
     "Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge (IJCV 2015), "
     "https://image-net.org",
 )
-BROUGHT = {brought.name: brought for brought in (NUS_WIDE, COCO, IMAGENET)}
+SVHN = Brought(
+    "svhn",
+    "train_32x32.mat and test_32x32.mat (cropped digits)",
+    0.25,
+    "non-commercial use only",
+    "Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning (2011), "
+    "http://ufldl.stanford.edu/housenumbers",
+)
+BROUGHT = {brought.name: brought for brought in (NUS_WIDE, COCO, IMAGENET, SVHN)}
 
 
 def load_brought(name: str, folder: Path) -> ImageSet:
-    """``"nus_wide"``, ``"nus_wide:81"``, ``"coco"``, ``"imagenet"`` or ``"imagenet:100"``.
+    """``nus_wide``, ``nus_wide:81``, ``coco``, ``imagenet``, ``imagenet:100`` or ``svhn``.
 
-    ``folder`` holds the published files. Images stay on disk as paths, without labels left out;
-    ``images_hash`` follows their names and sizes. Raises ``ValueError`` for another name,
+    ``folder`` holds the published files. Image files stay on disk as paths, without labels left
+    out; ``images_hash`` follows their names and sizes. Raises ``ValueError`` for another name,
     ``DataUnavailable`` for a missing file, with all there is to know about getting it, and
     ``DataCorrupt`` for a file that is not what it should be; each names the file.
     """
@@ -146,6 +154,8 @@ def load_brought(name: str, folder: Path) -> ImageSet:
         return load_coco(folder)
     if base == "imagenet" and part in ("", "100"):
         return load_imagenet(folder, HASHNET_CLASSES if part else None)
+    if base == "svhn" and not part:
+        return load_svhn(folder)
     raise ValueError(f"unknown part {part!r} of {base}: use nus_wide:81, imagenet:100 or no part")
 
 
@@ -257,3 +267,34 @@ def _solution(folder: Path, val: Path) -> dict[str, list[Path]]:
                 ) from error
             members.setdefault(wnid, []).append(val / f"{image}.JPEG")
     return {wnid: sorted(paths) for wnid, paths in members.items()}
+
+
+def load_svhn(folder: Path) -> ImageSet:
+    """SVHN, cropped digits in the published order: training 73257, then test 26032 images.
+
+    The extra images are not read. Classes are the digits: the published label 10 means 0.
+    """
+    halves = [_digits_of(SVHN.first(folder, f"{h}_32x32.mat")) for h in ("train", "test")]
+    images, ids = (np.concatenate(parts) for parts in zip(*halves, strict=True))
+    images.flags.writeable = False
+    labels = np.eye(10, dtype=np.uint8)[ids]
+    return ImageSet("svhn", images, labels, tuple("0123456789"), SVHN.licence, SVHN.source)
+
+
+def _digits_of(file: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Images uint8 (n, 32, 32, 3) and digits uint8 (n,) of one MATLAB file: X and y."""
+    from scipy.io import loadmat
+
+    try:
+        read = loadmat(file, variable_names=("X", "y"))
+        x, y = read["X"], read["y"].ravel()
+        if x.dtype != np.uint8 or x.shape != (32, 32, 3, len(y)):
+            raise ValueError(f"expected X uint8 (32, 32, 3, {len(y)}), found {x.dtype} {x.shape}")
+        if not np.isin(y, np.arange(1, 11)).all():
+            raise ValueError(f"expected labels 1 to 10, found {y.min()} to {y.max()}")
+    except Exception as error:  # a mangled file may raise anything
+        raise DataCorrupt(
+            f"{file} is truncated or altered: {type(error).__name__}: {error}. "
+            "Replace it by an intact copy."
+        ) from error
+    return np.ascontiguousarray(x.transpose(3, 0, 1, 2)), (y % 10).astype(np.uint8)

@@ -165,3 +165,20 @@ def test_a_baseline_states_its_facts_itself():
             card.read(system(whole.replace(f":{k}: {v}\n", ""), "cbir_lite.methods.shallow.demo"))
     with pytest.raises(CardError, match="'long ago' is not a year"):
         card.read(system(whole.replace("2001", "long ago"), "cbir_lite.methods.shallow.demo"))
+
+
+@pytest.mark.parametrize("id_", sorted(registry.cards()))
+def test_values_among_the_defaults_are_those_of_the_code(id_: str) -> None:
+    """The first "name = value" of each hyper-parameter; what follows tells of other sources."""
+    fields = registry.get(id_).parameters()
+    told: dict[str, float] = {}
+    number = r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)"
+    for m in re.finditer(rf"\b(\w+) = {number}(?: / {number})?", registry.cards()[id_].defaults):
+        told.setdefault(m[1], float(m[2]) / float(m[3] or 1))
+    method = registry.create(id_)
+    wrong = {
+        name: (value, getattr(method, name))
+        for name, value in told.items()
+        if name in fields and getattr(method, name) != pytest.approx(value)
+    }
+    assert not wrong, f"{id_}: card and code differ: {wrong}"

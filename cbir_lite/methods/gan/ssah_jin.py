@@ -57,14 +57,14 @@ class SSAHJin(FewLabels):
     :cite: jin2020ssah
     :source: the paper's abstract (the two networks, occlusions and rotations, self-paced hardness,
         consistency of unlabelled images); its equations were not at hand, no public code was found
-    :objective: \min_H\max_A\ \overline{\big(\tfrac1K h_i^\top h_j-s_{ij}\big)^2}
-        +\overline{\big(\tfrac1K\hat h_i^\top h_j-s_{ij}\big)^2}
+    :objective: \min_H\max_A\ \overline{w_{ij}\big(\tfrac1K h_i^\top h_j-s_{ij}\big)^2}
+        +\nu\,\overline{w_{ij}\big(\tfrac1K\hat h_i^\top h_j-s_{ij}\big)^2}
         +\mu\,\overline{(\hat h-h)^2}+\eta\,\overline{(h-\mathrm{sgn}(h))^2},\quad
         \hat x=(1-o)\odot\textstyle\sum_v p_v\,x^{(v)},\ (p,o)=A(x),\ \bar o\le\rho_t
-    :shapes: x (n, d), views (n, 6, d), labels (n, C), zero where unknown; h (n, bits); codes int8
-        (n, bits)
-    :defaults: rho = 0.5 (share covered in the last epoch, from 0 in the first), mu = 1, eta = 0.1,
-        labelled = 64 labelled rows drawn a step beside the batch (own choices)
+    :shapes: x (n, d), views (n, 6, d), labels (n, C), zero where unknown; h (n, bits), s -1
+        or 1, w so that similar and other pairs weigh the same in total; codes int8 (n, bits)
+    :defaults: rho = 0.5 (share covered in the last epoch, from 0 in the first), nu = 0.5, mu = 0.1,
+        eta = 0.1, labelled = 64 labelled rows drawn a step beside the batch (own choices)
     :departures: the paper's losses, its pace and its weights were not at hand. Rotations and crops
         of images are fixed views through the frozen backbone, of which the adversary mixes the
         features; occlusion acts on features, for the backbone's input is out of reach; its scale is
