@@ -29,7 +29,10 @@ IDENTITY = (
 """Two records that agree in these columns are the same run of the same code."""
 
 RUN = IDENTITY[:-1]
-"""A file holds one record of each of these; older code makes way, so means never mix the two."""
+"""A file holds one record of each of these."""
+
+CELL = tuple(c for c in RUN if c != "seed")
+"""What is averaged over seeds. All runs of a cell are of one code: older code makes way."""
 
 CUTOFFS: dict[str, int | None] = {"1000": 1000, "5000": 5000, "54000": 54000, "all": None}
 DENOMINATORS = {"": "found", "_min": "min", "_relevant": "all"}
@@ -123,7 +126,8 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def write_records(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add records to a file, replacing those of the same `RUN`; whole or not at all.
+    """Add records to a file, replacing those of the same `RUN` and those of other code in the same
+    `CELL`; whole or not at all.
 
     Several processes may add to one file at once.
     """
@@ -139,6 +143,9 @@ def write_records(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
         old = _read(path) if path.exists() else new.iloc[:0]
         merged = new if old.empty else pd.concat([old, new], ignore_index=True)
         merged = merged.drop_duplicates(list(RUN), keep="last")
+        present = new.drop_duplicates(list(CELL), keep="last").set_index(list(CELL))["code_hash"]
+        of_row = present.reindex(pd.MultiIndex.from_frame(merged[list(CELL)])).to_numpy()
+        merged = merged[pd.isna(of_row) | (of_row == merged["code_hash"].to_numpy())]
         merged = merged.sort_values(
             ["protocol", "method", "bits", "seed", "code_hash"], kind="stable"
         )

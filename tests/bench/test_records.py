@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from cbir_lite.bench.records import (
+    CELL,
     COLUMNS,
     RecordError,
     read_records,
@@ -68,14 +69,23 @@ def test_the_same_run_is_replaced_and_another_added(tmp_path: Path) -> None:
 
 def test_newer_code_replaces_what_older_code_measured(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
-    write_records(path, [row(map_all=0.1), row(seed=1)])
+    write_records(path, [row(map_all=0.1), row(seed=1), row(bits=32)])
     write_records(path, [row(map_all=0.8, code_hash="ffff")])
     frame = read_records(path)
+    # The other seed makes way too: a mean is of one code.
+    assert list(frame["bits"]) == [16, 32]
     assert list(frame["map_all"]) == [0.8, 0.5]
+    write_records(path, [row(seed=1, map_all=0.6, code_hash="ffff")])
+    assert list(read_records(path)["map_all"]) == [0.8, 0.6, 0.5]
     text = path.read_text()
     path.write_text(text + text.splitlines()[1].replace("ffff", "00e1") + "\n")
-    with pytest.raises(RecordError, match=r"r\.csv: row 4 repeats an earlier run"):
+    with pytest.raises(RecordError, match=r"r\.csv: row 5 repeats an earlier run"):
         read_records(path)
+
+
+def test_no_published_mean_is_of_two_codes() -> None:
+    frame = read_records(Path(__file__).parents[2] / "book" / "results")
+    assert (frame.groupby(list(CELL))["code_hash"].nunique() == 1).all()
 
 
 def test_records_of_other_code_are_stale() -> None:
