@@ -91,8 +91,21 @@ def code_hash(method: str) -> str:
                 node
             ):
                 del node.body[0]
-        trees[module.__name__] = ast.dump(tree)
+        trees[module.__name__] = _written(tree)
     return hashlib.sha256(json.dumps(sorted(trees.items())).encode()).hexdigest()[:12]
+
+
+def _written(node: Any) -> str:
+    """A syntax tree as text, alike in all versions of Python.
+
+    ``ast.dump`` is not: versions differ in the empty fields that nodes have and that it shows.
+    """
+    if isinstance(node, ast.AST):
+        fields = [f"{k}={_written(v)}" for k, v in ast.iter_fields(node) if v not in (None, [])]
+        return f"{type(node).__name__}({', '.join(fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_written, node))}]"
+    return repr(node)
 
 
 def _imported(tree: ast.Module) -> list[ModuleType]:

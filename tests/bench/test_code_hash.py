@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 from types import ModuleType
 
 import pytest
 
-from cbir_lite.bench.run import code_hash
+from cbir_lite.bench.run import _written, code_hash
 from cbir_lite.methods import registry
 
 
@@ -45,3 +46,16 @@ def test_the_hash_is_that_of_the_system_and_its_helpers(
     registry.get(method)
     first = code_hash.__wrapped__(method)
     assert (hash_with(monkeypatch, method, module, before, after) == first) is same
+
+
+def test_a_tree_is_written_alike_by_all_versions_of_python() -> None:
+    """Newer versions give a function type parameters, and do not show what is empty."""
+    tree = ast.parse("def f(x, *, y=None):\n    return x[0] if y else ()\n")
+    first = _written(tree)
+    assert first == (
+        "Module(body=[FunctionDef(name='f', args=arguments(args=[arg(arg='x')], "
+        "kwonlyargs=[arg(arg='y')], kw_defaults=[Constant()]), body=[Return(value=IfExp("
+        "test=Name(id='y', ctx=Load()), body=Subscript(value=Name(id='x', ctx=Load()), "
+        "slice=Constant(value=0), ctx=Load()), orelse=Tuple(ctx=Load())))])])"
+    )
+    assert _written(ast.parse("def f(x, *, y=None):\n    return x[1] if y else ()\n")) != first
