@@ -250,7 +250,7 @@ def record(seed: int, value: float, **more: Any) -> dict[str, Any]:
 
 def test_table_shows_reported_beside_measured(tmp_path: Path) -> None:
     rows = [record(0, 0.70), record(1, 0.80), record(2, 0.75)]
-    rows += [record(3, 0.10, code_hash="old"), record(4, 0.20, params='{"lr": 1}')]
+    rows += [record(3, 0.10, code_hash="old", bits=32), record(4, 0.20, params='{"lr": 1}')]
     rows += [record(5, 0.30, backbone="pixels"), record(0, 0.9, method="gone", code_hash="1")]
     write_records(tmp_path / "r" / "cifar10.csv", rows)
     result = CliRunner().invoke(app, ["table", "2", "--results", "r", "--csv", "t.csv"])
