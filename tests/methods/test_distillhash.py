@@ -11,7 +11,7 @@ import torch
 from cbir_lite.methods.cnn._pseudo import directions, nearest_rows
 from cbir_lite.methods.deep import Batch
 from cbir_lite.methods.siamese import distillhash
-from cbir_lite.methods.siamese.distillhash import DistillHash, distil, noisy_labels, posteriors
+from cbir_lite.methods.siamese.distillhash import DistillHash, distil, noisy_labels, similar_pairs
 
 U = directions(torch.from_numpy(np.random.default_rng(0).standard_normal((9, 4))))
 
@@ -27,27 +27,28 @@ def test_noisy_labels_exceed_the_mean_cosine_by_so_many_deviations():
     assert 0 < found.sum() - 9 < 36
 
 
-def test_posterior_is_the_share_of_similar_pairs_between_neighbourhoods():
+def test_pairs_between_neighbourhoods_are_counted():
     noisy = noisy_labels(U, 0.3)
     near = nearest_rows(U, 3)
-    eta = posteriors(noisy, near, torch.arange(2, 9))
-    for i in range(2, 9):
-        for j in range(9):
-            pairs = [bool(noisy[k, m]) for k in near[i].tolist() for m in near[j].tolist()]
-            assert eta[i - 2, j].item() == pytest.approx(np.mean(pairs), abs=1e-6)
-
-
-def test_only_pairs_beyond_the_noise_bound_are_kept(monkeypatch):
-    noisy, near = noisy_labels(U, 0.3), nearest_rows(U, 3)
-    eta = posteriors(noisy, near, torch.arange(9))
-    s = distil(noisy, near, 0.4)
+    counts = similar_pairs(noisy, near)
     for i in range(9):
         for j in range(9):
-            expected = 1 if eta[i, j] > 0.7 else -1 if eta[i, j] < 0.3 else 0
+            pairs = [bool(noisy[k, m]) for k in near[i].tolist() for m in near[j].tolist()]
+            assert counts[i, j].item() == sum(pairs)
+    assert len(counts.unique()) > 3
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.2, 1 / 3, 0.4, 1.0])
+def test_only_pairs_beyond_the_noise_bound_are_kept(monkeypatch, rho):
+    noisy, near = noisy_labels(U, 0.3), nearest_rows(U, 3)
+    eta = similar_pairs(noisy, near).float() / 9
+    s = distil(noisy, near, rho)
+    for i in range(9):
+        for j in range(9):
+            expected = 1 if eta[i, j] > (1 + rho) / 2 else -1 if eta[i, j] < (1 - rho) / 2 else 0
             assert s[i, j] == expected
-    assert set(s.unique().tolist()) == {-1, 0, 1}
     monkeypatch.setattr(distillhash, "_BLOCK_ELEMENTS", 20)
-    assert torch.equal(distil(noisy_labels(U, 0.3), near, 0.4), s)
+    assert torch.equal(distil(noisy_labels(U, 0.3), near, rho), s)
 
 
 def test_likelihood_is_that_of_explicit_certain_pairs(lab):
@@ -83,3 +84,8 @@ def test_distilled_pairs_are_purer_than_noisy_ones(digits):
 def test_held_out_rows_have_no_pseudo_labels():
     with pytest.raises(ValueError, match="DistillHash derives its supervision from all"):
         DistillHash(validation=0.1)
+
+
+def test_counts_must_fit_into_a_byte():
+    with pytest.raises(ValueError, match="o must be from 1 to 15, .* not 16"):
+        DistillHash(o=16)

@@ -33,32 +33,44 @@ def noisy_labels(u: Tensor, alpha: float) -> Tensor:
     return torch.cat([u[rows] @ u.T > threshold for rows in _blocks(n)])
 
 
-def posteriors(noisy: Tensor, near: Tensor, rows: Tensor) -> Tensor:
-    """eta (len(rows), n): the share of similar pairs between the neighbourhoods of two rows.
+def _summed(rows: Tensor, near: Tensor) -> Tensor:
+    """Sums of rows, uint8 (len(near), n): of those of ``rows`` (n, n) that ``near`` (., o) lists."""
+    total = rows[near[:, 0]]
+    for k in range(1, near.shape[1]):
+        total += rows[near[:, k]]
+    return total
 
-    ``noisy`` bool (n, n); ``near`` (n, o) lists the neighbourhood of each row.
+
+def similar_pairs(noisy: Tensor, near: Tensor) -> Tensor:
+    """How many pairs between the neighbourhoods of two rows are similar, uint8 (n, n).
+
+    ``noisy`` bool (n, n), symmetric; ``near`` (n, o) lists the neighbourhood of each row, o < 16.
     """
-    o = near.shape[1]
-    half = torch.zeros(len(rows), len(noisy))
-    for k in range(o):
-        half += noisy[near[rows, k]]
-    eta = torch.zeros_like(half)
-    for k in range(o):
-        eta += half[:, near[:, k]]
-    return eta / o**2
+    n, rows = len(noisy), noisy.view(torch.uint8)
+    # Rows are added, as they lie in memory in one piece; turned, so that the second sum is of rows.
+    half, total = torch.empty(n, n, dtype=torch.uint8), torch.empty(n, n, dtype=torch.uint8)
+    for block in _blocks(n):
+        half[:, block[0] : block[-1] + 1] = _summed(rows, near[block]).T
+    for block in _blocks(n):
+        total[block[0] : block[-1] + 1] = _summed(half, near[block])
+    return total
 
 
 def distil(noisy: Tensor, near: Tensor, rho: float) -> Tensor:
     """Labels int8 (n, n): 1 or -1 where the Bayes optimal one is certain, 0 where it is not.
 
-    If less than a share rho of either label is wrong, eta > (1 + rho) / 2 can only come from a
-    pair that is more likely similar than not, and eta < (1 - rho) / 2 from one that is not.
+    With eta the share of similar pairs between the neighbourhoods ``near`` of two rows: if less
+    than a share rho of either label is wrong, eta > (1 + rho) / 2 can only come from a pair that is
+    more likely similar than not, and eta < (1 - rho) / 2 from one that is not.
     """
-    parts = []
-    for rows in _blocks(len(noisy)):
-        eta = posteriors(noisy, near, rows)
-        parts.append((eta > (1 + rho) / 2).to(torch.int8) - (eta < (1 - rho) / 2).to(torch.int8))
-    return torch.cat(parts)
+    counts = similar_pairs(noisy, near)
+    eta = torch.arange(near.shape[1] ** 2 + 1) / near.shape[1] ** 2
+    # The least count that is certainly similar, and the least that is not certainly dissimilar.
+    high, low = (int((~side).sum()) for side in (eta > (1 + rho) / 2, eta >= (1 - rho) / 2))
+    for rows in _blocks(len(counts)):
+        block = counts[rows[0] : rows[-1] + 1]
+        block.copy_((block >= high).byte() - (block < low).byte())
+    return counts.view(torch.int8)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -97,6 +109,13 @@ class DistillHash(PseudoSupervised):
     alpha: float = 1.5
     o: int = 10
     rho: float = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.o <= 15:
+            raise ValueError(
+                f"o must be from 1 to 15, as pairs are counted in a byte, not {self.o}"
+            )
 
     def fit(self, split: Split, **loop: Any) -> Self:
         """Distil the pairs of the training rows, then train on them."""
