@@ -41,6 +41,13 @@ def sign(z: NDArray[Any] | torch.Tensor) -> Any:
     return np.where(z >= 0, np.int8(1), np.int8(-1))
 
 
+def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
+    """A copy in float32. PyTorch converts half precision several times faster than NumPy."""
+    own = np.require(x, requirements=["C", "W"])
+    copy: NDArray[np.float32] = torch.from_numpy(own).to(torch.float32, copy=True).numpy()
+    return copy
+
+
 def require_finite(x: NDArray[Any], system: str, start: int = 0) -> None:
     """Raise ``ValueError`` naming the first row of inputs (n, ...) that holds NaN or infinity.
 

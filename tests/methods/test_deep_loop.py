@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods import deep, registry
-from cbir_lite.methods.base import NotFitted, load, require_finite
+from cbir_lite.methods.base import NotFitted, as_float32, load, require_finite
 from cbir_lite.methods.deep import Batch, DeepMethod, TrainingData, shares_label
 
 
@@ -339,3 +339,15 @@ def test_rows_of_any_precision_must_be_finite(dtype, bad):
     x[2, 1] = bad
     with pytest.raises(ValueError, match="System: the input holds NaN or infinity, first in row 7"):
         require_finite(x, "System", 5)
+
+
+def test_every_half_precision_number_is_converted_exactly_into_a_copy():
+    x = np.arange(2**16, dtype=np.uint16).view(np.float16).reshape(-1, 4)
+    x.flags.writeable = False
+    found = as_float32(x[:, ::2])
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, x[:, ::2].astype(np.float32))
+    own = np.ones((2, 3), np.float32)
+    as_float32(own)[:] = 0
+    assert own.all()

@@ -87,5 +87,5 @@ def test_held_out_rows_have_no_pseudo_labels():
 
 
 def test_counts_must_fit_into_a_byte():
-    with pytest.raises(ValueError, match="o must be from 1 to 15, .* not 16"):
+    with pytest.raises(ValueError, match="o must be from 1 to 15"):
         DistillHash(o=16)

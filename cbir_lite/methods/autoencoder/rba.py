@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.base import Codes, Descriptors, Method, require_finite, sign
+from cbir_lite.methods.base import Codes, Descriptors, Method, as_float32, require_finite, sign
 from cbir_lite.methods.shallow._linear import principal_components
 from cbir_lite.methods.shallow.itq import rotate
 from cbir_lite.methods.shallow.sdh_shen import b_step
 
 Float = NDArray[Any]
 
-_BLOCK = 256
+_BLOCK = 128
 _ITQ_ROUNDS = 50
 
 
 def local_descriptors(x: NDArray[Any]) -> NDArray[np.float32]:
     """Maps (n, h, w, d) to local descriptors (n, h w, d) of length one; zero ones stay zero."""
-    V = x.reshape(len(x), -1, x.shape[-1]).astype(np.float32)
+    V = as_float32(x).reshape(len(x), -1, x.shape[-1])
     norms = np.sqrt(np.einsum("npd,npd->np", V, V))[..., None]
     V /= np.where(norms > 0, norms, 1)
     return V

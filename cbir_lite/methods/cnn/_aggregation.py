@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cbir_lite.datasets import Split
 from cbir_lite.features import aggregation as A
-from cbir_lite.methods.base import Descriptors, Method, require_finite
+from cbir_lite.methods.base import Descriptors, Method, as_float32, require_finite
 
 BLOCK = 256
 BUDGET = 2**25
@@ -86,7 +86,7 @@ class MapReader(Method):
                 f"{name} was fitted on maps of {self.channels_} channels and got {x.shape[-1]}"
             )
         require_finite(x, name, start)
-        return np.array(x, np.float32)
+        return as_float32(x)
 
     def keep(self, name: str, axes: A.Whitening) -> None:
         """Store axes as the attributes ``name_mean_`` and ``name_axes_``."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.base import Descriptors, require_finite
+from cbir_lite.methods.base import Descriptors, as_float32, require_finite
 from cbir_lite.methods.cnn.neural_codes import NeuralCodes
 
 _BLOCK = 256
@@ -78,7 +78,7 @@ class CNNOffTheShelf(NeuralCodes):
         places = windows(x.shape[1], x.shape[2], self.levels)
         pooled = np.empty((len(x), len(places), x.shape[-1]), np.float32)
         for a in range(0, len(x), _BLOCK):
-            block = x[a : a + _BLOCK].astype(np.float32)
+            block = as_float32(x[a : a + _BLOCK])
             require_finite(block, "CNNOffTheShelf", a)
             for p, (r, c) in enumerate(places):
                 pooled[a : a + _BLOCK, p] = block[:, r, c].mean((1, 2))

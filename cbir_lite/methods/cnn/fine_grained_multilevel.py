@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cbir_lite.methods.base import as_float32
 from cbir_lite.methods.cnn._multilevel import multilevel_terms, pull_to_signs
 from cbir_lite.methods.deep import Batch, DeepMethod
 from cbir_lite.methods.networks import HashNetwork
@@ -19,35 +19,35 @@ from cbir_lite.methods.networks import HashNetwork
 _BLOCK = 128
 
 
-def count_sketches(d: int, size: int, seed: int) -> list[sparse.csr_matrix]:
-    """Two count sketches (size, d): every channel goes to one random place with a random sign."""
+class CountSketch(NamedTuple):
+    """Of each of d channels, the place int64 (d,) it is added to and its sign float32 (d,)."""
+
+    place: Tensor
+    sign: Tensor
+
+    def __call__(self, x: Tensor, size: int) -> Tensor:
+        """Rows (n, d) in ``size`` places (n, size)."""
+        return torch.zeros(len(x), size).index_add_(1, self.place, x * self.sign)
+
+
+def count_sketches(d: int, size: int, seed: int) -> list[CountSketch]:
+    """Two sketches of d channels, each with random places and signs."""
     rng = np.random.default_rng(seed)
-    columns = np.arange(d)
-    return [
-        sparse.csr_matrix(
-            (rng.choice([-1.0, 1.0], d).astype(np.float32), (rng.integers(size, size=d), columns)),
-            shape=(size, d),
-        )
-        for _ in range(2)
-    ]
+    drawn = ((rng.choice([-1.0, 1.0], d), rng.integers(size, size=d)) for _ in range(2))
+    return [CountSketch(torch.from_numpy(p), torch.from_numpy(s).float()) for s, p in drawn]
 
 
-def compact_bilinear(
-    x: NDArray[np.float32], sketches: list[sparse.csr_matrix]
-) -> NDArray[np.float32]:
-    """Compact bilinear features float32 (n, size) of maps (n, h, w, d), of length one.
+def compact_bilinear(x: Tensor, sketches: list[CountSketch], size: int) -> Tensor:
+    """Compact bilinear features (n, size) of maps (n, h, w, d), of length one.
 
     Bilinear pooling sums the outer product of the channels with themselves over positions; the
     tensor sketch approximates its inner products in ``size`` numbers: the circular convolution of
     two count sketches, a product of Fourier transforms. Then signed square roots, then scaling.
     """
-    n, size = len(x), sketches[0].shape[0]
-    cells = x.reshape(-1, x.shape[-1]).T
-    first, second = (
-        torch.fft.rfft(torch.from_numpy((s @ cells).T.reshape(n, -1, size))) for s in sketches
-    )
-    pooled = torch.fft.irfft((first * second).sum(1), n=size)
-    return F.normalize(pooled.sign() * pooled.abs().sqrt()).numpy()
+    cells = x.flatten(0, 2)
+    first, second = (torch.fft.rfft(s(cells, size)) for s in sketches)
+    pooled = torch.fft.irfft((first * second).unflatten(0, (len(x), -1)).sum(1), n=size)
+    return F.normalize(pooled.sign() * pooled.abs().sqrt())
 
 
 @dataclass(kw_only=True, eq=False)
@@ -94,8 +94,8 @@ class DHFFL(DeepMethod):
         sketches = count_sketches(x.shape[-1], self.size, self.seed)
         features = np.empty((len(x), self.size), np.float32)
         for a in range(0, len(x), _BLOCK):
-            block = x[a : a + _BLOCK].astype(np.float32)
-            features[a : a + _BLOCK] = compact_bilinear(block, sketches)
+            block = torch.from_numpy(as_float32(x[a : a + _BLOCK]))
+            features[a : a + _BLOCK] = compact_bilinear(block, sketches, self.size).numpy()
         return features
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:

@@ -13,7 +13,7 @@ from torch import Tensor
 from cbir_lite.datasets import Split
 from cbir_lite.features import aggregation as A
 from cbir_lite.methods.autoencoder.rba import RBA
-from cbir_lite.methods.base import Descriptors, require_finite
+from cbir_lite.methods.base import Descriptors, as_float32, require_finite
 from cbir_lite.methods.cnn._aggregation import BLOCK, evenly
 
 _PLACES = 20000
@@ -67,7 +67,7 @@ class SAH(RBA):
 
     def _learn_embedding(self, x: NDArray[Any]) -> None:
         rows = evenly(len(x), -(-_PLACES // (x.shape[1] * x.shape[2])))
-        places = A.l2n(torch.from_numpy(np.array(x[rows], np.float32)))
+        places = A.l2n(torch.from_numpy(as_float32(x[rows])))
         flat = places.flatten(0, 2)
         local = A.principal_whitening(flat, min(self.local, flat.shape[1]), 0.0)
         self.local_mean_, self.local_axes_ = (t.numpy() for t in local)
@@ -86,7 +86,7 @@ class SAH(RBA):
         """Embedded places of unit length, float32 (n, h, w, dimensions)."""
         axes = A.Whitening(*map(torch.from_numpy, (self.embedding_mean_, self.embedding_axes_)))
         parts = [
-            axes(self._directions(A.l2n(torch.from_numpy(np.array(x[a : a + BLOCK], np.float32)))))
+            axes(self._directions(A.l2n(torch.from_numpy(as_float32(x[a : a + BLOCK])))))
             for a in range(0, len(x), BLOCK)
         ]
         found: NDArray[np.float32] = torch.cat(parts).unflatten(1, x.shape[1:3]).numpy()

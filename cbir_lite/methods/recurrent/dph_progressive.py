@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cbir_lite.methods.base import Codes, sign
+from cbir_lite.methods.base import Codes, as_float32, sign
 from cbir_lite.methods.deep import Batch, DeepMethod
 from cbir_lite.methods.networks import FeatureTrunk
 
-_BLOCK = 256
+_BLOCK = 128
 
 
 def salient_regions(x: Tensor, steps: int) -> Tensor:
@@ -109,7 +109,7 @@ class DPH(DeepMethod):
             )
         r = np.empty((len(x), self.steps, x.shape[-1]), np.float32)
         for a in range(0, len(x), _BLOCK):
-            block = torch.from_numpy(x[a : a + _BLOCK].astype(np.float32))
+            block = torch.from_numpy(as_float32(x[a : a + _BLOCK]))
             r[a : a + _BLOCK] = salient_regions(block, self.steps).numpy()
         return r
 
