@@ -16,6 +16,7 @@ from cbir_lite.methods.shallow.sdh_shen import b_step
 
 Float = NDArray[Any]
 
+# In float32 these maps stay below what the allocator gives back and has to ask for again.
 _BLOCK = 128
 _ITQ_ROUNDS = 50
 

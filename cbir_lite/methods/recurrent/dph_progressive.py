@@ -14,6 +14,7 @@ from cbir_lite.methods.base import Codes, as_float32, sign
 from cbir_lite.methods.deep import Batch, DeepMethod
 from cbir_lite.methods.networks import FeatureTrunk
 
+# In float32 these maps stay below what the allocator gives back and has to ask for again.
 _BLOCK = 128
 
 

@@ -34,7 +34,7 @@ def noisy_labels(u: Tensor, alpha: float) -> Tensor:
 
 
 def _summed(rows: Tensor, near: Tensor) -> Tensor:
-    """Sums of rows, uint8 (len(near), n): of those of ``rows`` (n, n) that ``near`` (., o) lists."""
+    """Sums, uint8 (len(near), n), of the rows of ``rows`` (n, n) that ``near`` (., o) lists."""
     total = rows[near[:, 0]]
     for k in range(1, near.shape[1]):
         total += rows[near[:, k]]
