@@ -232,6 +232,20 @@ def test_a_killed_grid_loses_and_repeats_nothing(tmp_path: Path, how: signal.Sig
     assert (merged["train_seconds_x"] == merged["train_seconds_y"]).all()
 
 
+def test_reading_features_is_not_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Setting.split
+
+    def slowly(self, *args, **options):
+        start = time.process_time()
+        while time.process_time() < start + 2:
+            pass
+        return read(self, *args, **options)
+
+    monkeypatch.setattr(Setting, "split", slowly)
+    records, _ = run(Spec("pca_sign", ("digits",), "pixels", 16))
+    assert records[0]["train_seconds"] < 1.5
+
+
 def test_peak_memory_is_that_of_the_run() -> None:
     reset_peak()
     before = peak_mb()
