@@ -20,14 +20,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from rich.console import Console
 from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write, cache_dir
 from cbir_lite._workers import end_with_parent, quick_products
+from cbir_lite.bench.cost import expected_seconds, missing
 from cbir_lite.bench.pairs import frozen_protocol
-from cbir_lite.bench.records import IDENTITY, read_records, write_records
+from cbir_lite.bench.records import read_records, write_records
 from cbir_lite.bench.run import Spec, run
 from cbir_lite.bench.setting import Setting
 from cbir_lite.methods import registry
@@ -120,12 +122,6 @@ def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
     return chosen
 
 
-def _missing(specs: list[Spec], output: Path) -> list[Spec]:
-    records = read_records(output)
-    done = {tuple(map(str, row)) for row in records[list(IDENTITY)].itertuples(index=False)}
-    return [s for s in specs if not done.issuperset(s.identities())]
-
-
 def _start_worker() -> None:
     # Ctrl-C is for the parent, which stops the workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -172,7 +168,7 @@ def run_grid(
     Ctrl-C stops at once and keeps every finished run.
     """
     output = Path(output)
-    todo = _missing(specs, output)
+    todo = missing(specs, read_records(output))
     console = Console()
     if progress:
         console.print(f"{len(specs) - len(todo)} of {len(specs)} runs are in {output}")
@@ -228,6 +224,15 @@ def run_grid(
     return failures
 
 
+def _left(seconds: pd.Series) -> str:
+    """How long runs of so many seconds (NaN: unknown) take one process, for a line of text."""
+    if seconds.empty:
+        return ""
+    unknown = int(seconds.isna().sum())
+    note = f", {unknown} of them without a time" if unknown else ""
+    return f"; {len(seconds)} left, {seconds.sum() / 3600:.1f} hours of one process{note}"
+
+
 def run_suite(
     specs: list[Spec], folder: str | Path, *, workers: int | None = None, dry_run: bool = False
 ) -> list[str]:
@@ -240,8 +245,10 @@ def run_suite(
     failures: list[str] = []
     for output, group in files.items():
         if dry_run:
-            missing = len(_missing(group, output))
-            Console().print(f"{output}: {len(group) - missing} of {len(group)} runs are there")
+            records = read_records(output)
+            todo = missing(group, records)
+            line = f"{output}: {len(group) - len(todo)} of {len(group)} runs are there"
+            Console().print(line + _left(expected_seconds(todo, records)), soft_wrap=True)
         else:
             failures += run_grid(group, output, workers=workers)
     return failures

@@ -84,15 +84,22 @@ def code_hash(method: str) -> str:
     waiting = [main]
     while waiting:
         module = waiting.pop()
-        tree = ast.parse(inspect.getsource(module))
-        waiting += [m for m in _imported(tree) if m.__name__ not in trees]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-                node
-            ):
-                del node.body[0]
-        trees[module.__name__] = _written(tree)
+        trees[module.__name__], imported = _read_module(module)
+        waiting += [m for m in imported if m.__name__ not in trees]
     return hashlib.sha256(json.dumps(sorted(trees.items())).encode()).hexdigest()[:12]
+
+
+@lru_cache
+def _read_module(module: ModuleType) -> tuple[str, list[ModuleType]]:
+    """What a module computes, as text, and the systems' modules it imports."""
+    tree = ast.parse(inspect.getsource(module))
+    imported = _imported(tree)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            del node.body[0]
+    return _written(tree), imported
 
 
 def _written(node: Any) -> str:

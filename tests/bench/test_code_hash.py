@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from cbir_lite.bench.run import _written, code_hash
+from cbir_lite.bench.run import _read_module, _written, code_hash
 from cbir_lite.methods import registry
 
 
@@ -27,7 +27,11 @@ def hash_with(
 
     with monkeypatch.context() as patch:
         patch.setattr(inspect, "getsource", altered)
-        return code_hash.__wrapped__(method)
+        _read_module.cache_clear()
+        try:
+            return code_hash.__wrapped__(method)
+        finally:
+            _read_module.cache_clear()
 
 
 @pytest.mark.parametrize(
