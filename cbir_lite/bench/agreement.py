@@ -14,8 +14,10 @@ import scipy  # scipy.stats, which takes seconds to import, loads where it is fi
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+BLOCK = ["protocol", "dataset", "result_source", "measured_protocol"]
+"""Within these, ranks are compared."""
 AGREEMENT_COLUMNS = [
-    "protocol", "dataset", "result_source", "measured_protocol", "bits", "systems", "labels",
+    *BLOCK, "bits", "systems", "labels",
     "spearman", "spearman_low", "spearman_high", "kendall", "kendall_low", "kendall_high", "p",
     "note",
 ]  # fmt: skip
@@ -68,14 +70,14 @@ def rank_agreement(
     tau (exact unless values are equal), and `note`. Raises `ValueError` for missing columns or a
     system that occurs twice.
     """
-    needed = [*AGREEMENT_COLUMNS[:5], "method_label", "reported", "measured"]
+    needed = [*BLOCK, "bits", "method_label", "reported", "measured"]
     if missing := [c for c in needed if c not in table]:
         raise ValueError(f"the table has no column {', '.join(missing)}")
     if least < 3:
         raise ValueError(f"least={least}: an order of fewer than three systems says nothing")
     both = table.dropna(subset=["reported", "measured", "result_source"])
     rows: list[dict[str, Any]] = []
-    for group, cells in both.groupby(AGREEMENT_COLUMNS[:4], sort=False):
+    for group, cells in both.groupby(BLOCK, sort=False):
         twice = cells[cells.duplicated(["method_label", "bits"])]
         if len(twice):
             row = twice.iloc[0]
@@ -89,7 +91,7 @@ def rank_agreement(
         columns = ["reported", "measured"]
         for bits, view in [*views, (pd.NA, whole.reindex(columns=columns))]:
             rows.append(
-                dict(zip(AGREEMENT_COLUMNS[:4], group, strict=True))
+                dict(zip(BLOCK, group, strict=True))
                 | {"bits": bits, "systems": len(view), "labels": ", ".join(view.index)}
                 | _agreement(view[columns].to_numpy(float), least, draws, seed)
             )
