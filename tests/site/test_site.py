@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import re
@@ -13,6 +14,8 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
 
 from book import build
 from book._ext.cbir_pages import measured
@@ -311,3 +314,87 @@ def test_a_table_filters_and_can_be_taken_away(
     box.clear()
     box.send_keys("no such system")
     assert systems(0) == []
+
+
+# -- slides --------------------------------------------------------------------------------------
+
+CURRENT = ".slides .slide.current"
+
+
+def open_slides(browser: Any, page: Path) -> int:
+    """Start the slides of a chapter; how many there are."""
+    browser.get(page.as_uri())
+    wait(lambda: browser.find_elements("css selector", ".slides-start"))[0].click()
+    return len(browser.find_elements("css selector", ".slides .slide"))
+
+
+def turn(browser: Any, key: str) -> Any:
+    """The slide that is shown after a key."""
+    ActionChains(browser).send_keys(key).perform()
+    return browser.find_element("css selector", CURRENT)
+
+
+@pytest.mark.parametrize("chapter", [n.stem for n in build.notebooks()])
+def test_a_chapter_has_slides_of_what_it_shows(browser: Any, site: Path, chapter: str) -> None:
+    resize(browser, 1280, 720)
+    count = open_slides(browser, site / f"notebooks/{chapter}.html")
+    shown = browser.execute_script(
+        """const of = (root, s) => [...document.querySelectorAll(`${root} ${s}`)].length;
+        return ["figure", ".verdict", ".exercise", "img"].map(s =>
+          [s, of(".bd-article", s), of(".slides", s)]);"""
+    )
+    for kind, on_page, on_slides in shown:
+        assert on_page == on_slides, kind
+    assert count > 3
+    first = browser.find_element("css selector", CURRENT)
+    assert "What you will learn" in first.text
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    for number in range(2, count + 1):
+        slide = turn(browser, Keys.ARROW_RIGHT)
+        assert (
+            browser.find_element("css selector", ".slides-bar span").text == f"{number} / {count}"
+        )
+        assert slide.find_element("css selector", "h2").text
+        pictures = slide.find_elements("css selector", "img")
+        for picture in pictures:
+            wait(lambda p=picture: p.get_property("naturalWidth"))
+            box = picture.rect
+            assert box["width"] > 300, (chapter, number)
+            assert 0 <= box["x"] <= box["x"] + box["width"] <= 1280, (chapter, number)
+            assert box["height"] > 150, (chapter, number)
+        if pictures:
+            browser.save_screenshot(str(SHOTS / f"slide-{chapter}.png"))
+    outside = [u for u in requested(browser) if urlparse(u).scheme not in ("file", "data", "blob")]
+    assert outside == []
+
+
+def test_slides_are_turned_and_left_by_keys(browser: Any, site: Path) -> None:
+    page = site / "notebooks/02_background.html"
+    count = open_slides(browser, page)
+    ids = "return [...document.querySelectorAll('[id]')].map(e => e.id)"
+    assert len(browser.execute_script(ids)) == len(set(browser.execute_script(ids)))
+    titles = [browser.find_element("css selector", CURRENT).text]
+    titles += [turn(browser, key).text for key in (Keys.END, Keys.ARROW_RIGHT, Keys.HOME)]
+    assert titles[0] == titles[3] != titles[1] == titles[2]
+    assert turn(browser, Keys.SPACE).text != titles[0]
+    assert turn(browser, Keys.PAGE_UP).text == titles[0]
+    buttons = browser.find_elements("css selector", ".slides-bar button")
+    assert all(b.get_attribute("aria-label") for b in buttons)
+    ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    assert browser.find_elements("css selector", ".slides") == []
+    # The keys scroll the page again.
+    ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
+    assert browser.find_elements("css selector", ".slides") == []
+    assert open_slides(browser, page) == count
+
+
+def test_slides_print_one_a_page(browser: Any, site: Path) -> None:
+    count = open_slides(browser, site / "notebooks/02_background.html")
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"landscape": True})["data"]
+    pages = re.findall(rb"/Type\s*/Page\b", base64.b64decode(printed))
+    assert count <= len(pages) <= count + 3
+
+
+def test_pages_without_experiments_have_no_slides(browser: Any, site: Path) -> None:
+    browser.get((site / "book/glossary.html").as_uri())
+    assert browser.find_elements("css selector", ".slides-start") == []
