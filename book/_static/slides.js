@@ -130,7 +130,7 @@
     open.textContent = "Slides";
     open.title = "Figures, tables and verdicts of this chapter, one a screen; arrow keys turn";
     open.addEventListener("click", () => start(article));
-    title.after(open);
+    title.before(open);
   };
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", prepare);
