@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cbir_lite.datasets import Split
-from cbir_lite.methods.autoencoder.dvb import kl, neighbour_graph
+from cbir_lite.methods.autoencoder.dvb import LOG_VARIANCE, Gaussian, kl, neighbour_graph
 from cbir_lite.methods.deep import TrainingData
 from cbir_lite.methods.registry import create
 
@@ -34,6 +34,17 @@ def naive_graph(x, k):
     return np.array(
         [[C[i, j] / math.sqrt(degree[i] * degree[j]) for j in range(n)] for i in range(n)]
     )
+
+
+def test_log_variances_of_far_inputs_are_cut_and_others_are_not():
+    torch.manual_seed(0)
+    network = Gaussian(5, 8, 4)
+    x = torch.randn(6, 5)
+    near, far = network(x)[1], network(1e6 * x)
+    torch.testing.assert_close(near, network.log_variance(network.hidden(x)))
+    assert set(far[1].unique().tolist()) == {-LOG_VARIANCE, LOG_VARIANCE}
+    mean = torch.zeros(6, 4)
+    assert kl(mean, far[1], mean, -far[1]).isfinite().all()
 
 
 def test_kl_is_zero_for_equals_and_that_of_explicit_dimensions():
