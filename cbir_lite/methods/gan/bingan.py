@@ -64,7 +64,8 @@ class BinGAN(TwoPlayers):
     :departures: a wide layer on frozen features replaces nine convolutional layers, and the
         generator makes such features; D has one logit instead of two whose log-sum-exp is it; no
         weight normalisation; Adam with its usual momentum of 0.9 instead of 0.5, and cosine decay,
-        on batches of 128 instead of 25
+        on batches of 128 instead of 25. On MNIST the codes rank below random projections: in the
+        records their bits are less balanced and more correlated than those of LSH
     :fidelity: simplified
     """
 
