@@ -36,7 +36,7 @@ from cbir_lite.methods import registry
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SETTINGS: dict[str, Setting] = {}
-_GRID_KEYS = {"methods", "protocols", "backbone", "bits", "seeds", "params"}
+_GRID_KEYS = {"methods", "protocols", "backbone", "bits", "seeds"}
 
 
 def suite_names() -> list[str]:
@@ -51,10 +51,12 @@ def load_suite(name: str | Path) -> list[Spec]:
     """The specs of a suite (a name, or a YAML file), in the order they are run.
 
     A suite is a list of grids, each with ``methods``, ``protocols`` (the widest database first),
-    ``backbone``, ``bits``, ``seeds`` and optional ``params``. ``methods`` is a list of names, or
-    what the systems must be: ``{tier: [A], supervision: [unsupervised]}``. ``params`` go to those
-    systems that have them. The first seed of every system comes before the second, so an
-    unfinished suite is already a table. Raises ``ValueError`` naming file and key.
+    ``backbone``, ``bits``, ``seeds`` and optional ``params`` and ``vary``. ``methods`` is a list of
+    names, or what the systems must be: ``{tier: [A], supervision: [unsupervised]}``. ``params`` go
+    to those systems that have them. ``vary`` names hyper-parameters and other values of each:
+    beside the run without them there is one with each value, the rest being as it is. The first
+    seed of every system comes before the second, so an unfinished suite is already a table. Raises
+    ``ValueError`` naming file and key.
     """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
@@ -72,7 +74,7 @@ def load_suite(name: str | Path) -> list[Spec]:
         raise ValueError(f"suite {name}: `grids:` must be a list of grids, see suites/survey.yaml")
     specs: list[Spec] = []
     for number, grid in enumerate(grids):
-        wrong = set(grid) ^ (_GRID_KEYS if "params" in grid else _GRID_KEYS - {"params"})
+        wrong = (set(grid) - {"params", "vary"}) ^ _GRID_KEYS
         if wrong:
             raise ValueError(f"suite {name}: grid {number}: missing or unknown {sorted(wrong)}")
         where = f"suite {name}: grid {number}"
@@ -80,12 +82,20 @@ def load_suite(name: str | Path) -> list[Spec]:
             if not isinstance(grid[key], list) or not grid[key]:
                 raise ValueError(f"{where}: `{key}:` must be a list, not {grid[key]!r}")
         methods, params = _chosen(grid["methods"], where), grid.get("params") or {}
+        vary = grid.get("vary") or {}
         known = {m: registry.get(m).parameters() for m in methods}
-        for key in params:
+        for key in (*params, *vary):
             if not any(key in k for k in known.values()):
                 raise ValueError(f"{where}: no system has the hyper-parameter {key!r}")
-        for seed, bits, method in itertools.product(grid["seeds"], grid["bits"], methods):
-            own = {k: v for k, v in params.items() if k in known[method]}
+            if key in vary and (not isinstance(vary[key], list) or not vary[key]):
+                raise ValueError(f"{where}: `vary: {{{key}: }}` must be a list, not {vary[key]!r}")
+        others = [{key: value} for key, values in vary.items() for value in values]
+        for seed, bits, method, other in itertools.product(
+            grid["seeds"], grid["bits"], methods, [{}, *others]
+        ):
+            if not known[method].keys() >= other.keys():
+                continue
+            own = {k: v for k, v in (params | other).items() if k in known[method]}
             specs.append(Spec(method, tuple(grid["protocols"]), grid["backbone"], bits, seed, own))
     return sorted(specs, key=lambda s: s.seed)
 

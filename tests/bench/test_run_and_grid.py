@@ -121,6 +121,30 @@ def test_a_suite_chooses_systems_by_what_they_are(tmp_path: Path) -> None:
         load_suite(path)
 
 
+def test_a_suite_varies_one_setting_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+
+    def write(vary: str) -> None:
+        path.write_text(
+            "grids: [{methods: [lsh, dpsh, dch], protocols: [digits], backbone: pixels, bits: [8], "
+            f"seeds: [0, 1], params: {{epochs: 3}}, vary: {vary}}}]"
+        )
+
+    write("{gamma: [1.0, 5.0], epochs: [9]}")
+    specs = [s for s in load_suite(path) if s.seed == 1]
+    params = {m: [s.params for s in specs if s.method == m] for m in ("lsh", "dpsh", "dch")}
+    alone = [{"epochs": 3, "gamma": 1.0}, {"epochs": 3, "gamma": 5.0}]
+    assert params["lsh"] == [{}]
+    assert params["dch"] == [{"epochs": 3}, *alone, {"epochs": 9}]
+    assert params["dpsh"] == [{"epochs": 3}, {"epochs": 9}]
+    write("{gama: [1.0]}")
+    with pytest.raises(ValueError, match="no system has the hyper-parameter 'gama'"):
+        load_suite(path)
+    write("{gamma: 1.0}")
+    with pytest.raises(ValueError, match=r"`vary: \{gamma: \}` must be a list, not 1\.0"):
+        load_suite(path)
+
+
 def test_suite_errors_name_file_and_key(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no suite 'nothing'"):
         load_suite("nothing")
