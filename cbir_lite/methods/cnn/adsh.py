@@ -135,9 +135,11 @@ class ADSH(DeepMethod):
         U = torch.tanh(self.outputs(x[omega.numpy()]))
         Q = -2 * K * self._similarity_transposed_times(U)
         Q[omega] -= 2 * self.gamma * U
+        # A bit of all rows lies in one piece, and weighs nothing in its own update.
+        others, bits, Q = (U.T @ U).fill_diagonal_(0), V.T.contiguous(), Q.T.contiguous()
         for k in range(K):
-            others = torch.arange(K) != k
-            V[:, k] = sign(-(2 * V[:, others] @ (U[:, others].T @ U[:, k]) + Q[:, k])).float()
+            bits[k] = sign(-(2 * others[k] @ bits + Q[k])).float()
+        V.copy_(bits.T)
 
     # -- similarity without the n x m matrix ---------------------------------------------------
 
