@@ -50,8 +50,8 @@ class DSRH(DeepMethod):
     :objective: \min\ \lambda\sum\max\big(0,\ m+\|h-h^+\|_2^2-\|h-h^-\|_2^2\big)
         +(1-\lambda)\,\|\tfrac1BH^\top H-I\|_F^2-\sum_i\log p(y_i|x_i),\quad h=\tanh(W_ix^{(i)})
     :shapes: x (n, d), labels (n, C); H (n, bits); codes int8 (n, bits)
-    :defaults: lambda = 0.5; m = bits, chosen on a held-out part of the training images, as the margin
-        1 of the public code is less than one bit; the parameters of the paper are not public
+    :defaults: lambda = 0.5; m = bits, chosen on a held-out part of the training images, as the
+        margin 1 of the public code is less than one bit; the parameters of the paper are not public
     :departures: AlexNet trained end to end is replaced by a hidden layer on frozen features, which
         has about width / bits features in a bag; one batch of rows with all its triplets instead of
         three streams of images drawn as triplets; classification weighs as much as the rest, and
