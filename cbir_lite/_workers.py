@@ -1,7 +1,8 @@
-"""Processes that train: workers that end with their parent, and how they multiply."""
+"""Processes that train: workers that end with their parent, how they multiply and keep memory."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -41,3 +42,29 @@ def quick_products() -> None:
     error = (a @ b.T).double() - a.double() @ b.double().T
     if float(error.abs().max()) > 1e-2:
         torch.set_float32_matmul_precision("highest")
+
+
+_TRIM, _PAD, _MAP = -1, -2, -3
+"""Numbers of glibc's ``mallopt``: M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD."""
+
+
+@cache
+def keep_memory() -> None:
+    """Let the allocator keep what tensors free, up to 2 GB, for the next ones.
+
+    glibc gives blocks of 32 MB and more back to the system at once and fetches them anew, page by
+    page: for systems that read maps that is half of their time. Other allocators have no such
+    setting, and nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # not glibc; on Windows there is no CDLL(None)
+        return
+    for option, size in ((_MAP, 2**30), (_TRIM, 2**31 - 1), (_PAD, 2**26)):
+        mallopt(option, size)
+
+
+def quick_training() -> None:
+    """:func:`quick_products` and :func:`keep_memory`: for every process that trains."""
+    quick_products()
+    keep_memory()

@@ -220,10 +220,10 @@ def _setting(protocol: str, backbone: str) -> Any:
 
 
 def _fitted(method: str, protocol: str, backbone: str, bits: int, seed: int) -> tuple[Any, Any]:
-    from cbir_lite._workers import quick_products
+    from cbir_lite._workers import quick_training
     from cbir_lite.methods import registry
 
-    quick_products()  # as a grid's workers do, so that one run here gives the number on record
+    quick_training()  # as a grid's workers do, so that one run here gives the number on record
     system = registry.create(method, bits=bits, seed=seed)
     setting = _setting(protocol, backbone)
     return setting, system.fit(setting.split(system), progress=True)

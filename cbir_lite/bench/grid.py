@@ -26,7 +26,7 @@ from rich.console import Console
 from tqdm.auto import tqdm
 
 from cbir_lite._cache import atomic_write, cache_dir
-from cbir_lite._workers import end_with_parent, quick_products
+from cbir_lite._workers import end_with_parent, quick_training
 from cbir_lite.bench.cost import expected_seconds, missing
 from cbir_lite.bench.pairs import frozen_protocol
 from cbir_lite.bench.records import read_records, write_records
@@ -139,7 +139,7 @@ def _start_worker() -> None:
     import torch
 
     torch.set_num_threads(1)
-    quick_products()
+    quick_training()
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

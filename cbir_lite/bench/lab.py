@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cbir_lite._workers import quick_products
+from cbir_lite._workers import quick_training
 from cbir_lite.bench.setting import SCALES, Setting, at_scale
 from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
@@ -28,7 +28,7 @@ class Lab:
     """What every run of a chapter shares.
 
     Its process multiplies matrices as the workers of a grid do from then on, see
-    :func:`~cbir_lite._workers.quick_products`.
+    :func:`~cbir_lite._workers.quick_training`.
 
     Args:
         setting: images, features and labels.
@@ -47,7 +47,7 @@ class Lab:
     seeds: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
-        quick_products()
+        quick_training()
 
     @classmethod
     def at(cls, scale: str, bits: int = 32, *, progress: bool = False) -> Lab:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,30 @@ def test_coarser_products_are_not_accepted(monkeypatch: pytest.MonkeyPatch) -> N
     _workers.quick_products.cache_clear()
     _workers.quick_products()
     assert asked == ["medium", "highest"]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_a_worker_fetches_large_blocks_once() -> None:
+    script = (
+        "import resource, torch; from cbir_lite._workers import keep_memory\n"
+        "def pages():\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(10): torch.ones(16 * 2**20)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "first = pages(); keep_memory(); pages(); print(first, pages())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    without, kept = map(int, done.stdout.split())
+    assert kept < without / 20, done.stderr
+
+
+def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(_workers.ctypes, "CDLL", lambda name: asked.append(name) or object())
+    _workers.keep_memory.cache_clear()
+    _workers.keep_memory()
+    assert asked == [None]
+    _workers.keep_memory.cache_clear()
 
 
 def test_a_worker_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cbir_lite.methods.deep import Batch, DeepMethod, TrainingData
+from cbir_lite.methods.derived import derived
 from cbir_lite.methods.networks import HashNetwork, Standardise
 
 BETAS = (1.0, 2.5, 5.0, 7.5, 10.0)
@@ -49,6 +50,11 @@ def expand(near: Tensor, k: int) -> Tensor:
         alike = (shared * n - torch.arange(n)).topk(k, dim=1).indices
         found.append(near[alike].flatten(1))
     return torch.cat(found)
+
+
+def neighbours(x: Tensor, K1: int, K2: int) -> Tensor:
+    """Neighbours of x (n, d) in two steps, rows (n, m); small sets have fewer."""
+    return expand(nearest(x, min(K1, len(x) - 1)), min(K2, len(x)))
 
 
 def structure(neighbours: Tensor, index: Tensor) -> Tensor:
@@ -154,14 +160,10 @@ class BGAN(DeepMethod):
         own = [*net.encoder.parameters(), *net.generator.parameters()]
         return [self.adam(own), self.adam(net.discriminator.parameters())]
 
-    def neighbours(self, x: Tensor) -> Tensor:
-        """Neighbours in two steps, rows (n, m); small sets have fewer."""
-        near = nearest(x, min(self.K1, len(x) - 1))
-        return expand(near, min(self.K2, len(x)))
-
     def start_fit(self, data: TrainingData) -> None:
         """The neighbourhood structure of the training set."""
-        self.memory_ = {"neighbours": self.neighbours(data.x).to(torch.int32)}
+        near = derived(neighbours, data.x, self.K1, self.K2)
+        self.memory_ = {"neighbours": near.to(torch.int32)}
         self.beta_ = BETAS[0]
 
     def start_epoch(self, epoch: int, data: TrainingData) -> None:
@@ -175,7 +177,8 @@ class BGAN(DeepMethod):
         if net.training:
             S = structure(self.memory_["neighbours"], batch.index)
         else:
-            S = structure(self.neighbours(batch.x), torch.arange(len(batch.x)))
+            near = neighbours(batch.x, self.K1, self.K2)
+            S = structure(near, torch.arange(len(batch.x)))
         b = torch.tanh(self.beta_ * net(batch.x))
         fake = net.generator(b)
         self._real_and_fake = x, fake.detach()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cbir_lite.methods.base import Codes, Descriptors, sign
 from cbir_lite.methods.deep import Batch
 from cbir_lite.methods.gan._players import Flat, maker
-from cbir_lite.methods.gan.bgan import BGAN, Discriminator, structure
+from cbir_lite.methods.gan.bgan import BGAN, Discriminator, neighbours, structure
 from cbir_lite.methods.networks import trunk
 
 
@@ -83,7 +83,7 @@ class BGANPlus(BGAN):
         net: Any = self.network_
         near, index = self.memory_["neighbours"], batch.index
         if not net.training:
-            near, index = self.neighbours(batch.x), torch.arange(len(batch.x))
+            near, index = neighbours(batch.x, self.K1, self.K2), torch.arange(len(batch.x))
         hidden, x = net.trunk(batch.x), net.target(batch.x)
         b = torch.tanh(self.beta_ * net.retrieval(hidden))
         fake = net.generator(torch.tanh(self.beta_ * net.compression(hidden)))

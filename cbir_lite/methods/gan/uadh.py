@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from cbir_lite.methods.base import sign
 from cbir_lite.methods.deep import Batch, TrainingData
+from cbir_lite.methods.derived import derived
 from cbir_lite.methods.gan._players import Flat, TwoPlayers, maker, telling
 from cbir_lite.methods.networks import HashNetwork
 
@@ -147,7 +148,7 @@ class UADH(TwoPlayers):
 
     def start_fit(self, data: TrainingData) -> None:
         """What is alike in the training set."""
-        self.memory_ = neighbourhoods(data.x, self.near)
+        self.memory_ = dict(derived(neighbourhoods, data.x, self.near))
 
     def semantic(self, h: Tensor, S: Tensor) -> dict[str, Tensor]:
         """Similarity and quantization terms of relaxed codes h (B, bits) and S (B, B)."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from cbir_lite.datasets import Split
 from cbir_lite.methods.cnn._pseudo import PseudoSupervised, directions, nearest_rows
 from cbir_lite.methods.deep import Batch, TrainingData
+from cbir_lite.methods.derived import derived
 
 _BLOCK_ELEMENTS = 1 << 23
 
@@ -73,6 +74,14 @@ def distil(noisy: Tensor, near: Tensor, rho: float) -> Tensor:
     return counts.view(torch.int8)
 
 
+def certain_pairs(x: Tensor, alpha: float, o: int, rho: float) -> Tensor:
+    """Labels int8 (n, n) of the pairs of training rows x (n, d), see :func:`distil`."""
+    u = directions(x)
+    own = torch.arange(len(u))[:, None]
+    near = torch.cat([own, nearest_rows(u, min(o, len(u)) - 1)], 1)
+    return distil(noisy_labels(u, alpha), near, rho)
+
+
 @dataclass(kw_only=True, eq=False)
 class DistillHash(PseudoSupervised):
     r"""Learn from those pairs of images only whose pseudo label is certain.
@@ -120,16 +129,13 @@ class DistillHash(PseudoSupervised):
     def fit(self, split: Split, **loop: Any) -> Self:
         """Distil the pairs of the training rows, then train on them."""
         super().fit(split, **loop)
-        # n^2 labels are of no use afterwards.
+        # n^2 labels do not belong in a saved system.
         del self._s
         return self
 
     def start_fit(self, data: TrainingData) -> None:
         """The labels follow from the features alone, so that a resumed run finds them again."""
-        u = directions(data.x)
-        own = torch.arange(len(u))[:, None]
-        near = torch.cat([own, nearest_rows(u, min(self.o, len(u)) - 1)], 1)
-        self._s = distil(noisy_labels(u, self.alpha), near, self.rho)
+        self._s = derived(certain_pairs, data.x, self.alpha, self.o, self.rho)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Likelihood of the certain labels of pairs i < j."""

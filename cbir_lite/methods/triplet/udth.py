@@ -14,6 +14,7 @@ from cbir_lite.datasets import Split
 from cbir_lite.methods.base import sign
 from cbir_lite.methods.cnn._pseudo import PseudoSupervised, directions
 from cbir_lite.methods.deep import Batch, TrainingData
+from cbir_lite.methods.derived import derived
 from cbir_lite.methods.networks import HashNetwork, Standardise
 from cbir_lite.methods.triplet._triplets import squared_distances
 
@@ -34,6 +35,10 @@ def neighbourhoods(u: Tensor, k: int, near: float) -> tuple[Tensor, Tensor]:
         cosine[torch.arange(len(rows)), rows] = -torch.inf
         positives.append(cosine.topk(min(k, n - 1)).indices)
     return torch.cat(positives), torch.cat(radius)
+
+
+def _neighbourhoods(x: Tensor, k: int, near: float) -> tuple[Tensor, Tensor]:
+    return neighbourhoods(directions(x), k, near)
 
 
 class AutoEncoder(nn.Module):
@@ -101,7 +106,7 @@ class UDTH(PseudoSupervised):
 
     def start_fit(self, data: TrainingData) -> None:
         """The neighbours of each row, and the cosine below which another row is remote."""
-        positives, radius = neighbourhoods(directions(data.x), self.neighbours, self.near)
+        positives, radius = derived(_neighbourhoods, data.x, self.neighbours, self.near)
         self.memory_ = {"mean": data.x.mean(0), "positives": positives, "radius": radius}
         self._x = data.x
 
