@@ -64,12 +64,13 @@ class DAR(PseudoSupervised):
 
     clusters: int = 20
     lam: float = 0.1
+    margin_per_bit: float = 0.5
     period: int = 5
 
     @property
     def m(self) -> float:
         """The margin, which grows with the code length."""
-        return self.bits / 2
+        return self.bits * self.margin_per_bit
 
     @property
     def first_stage(self) -> int:

@@ -48,11 +48,12 @@ class DNNH(DeepMethod):
     """
 
     epsilon: float = 0.4
+    margin_per_bit: float = 0.25
 
     @property
     def m(self) -> float:
         """The margin, which grows with the code length."""
-        return self.bits / 4
+        return self.bits * self.margin_per_bit
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """One slice of the hidden layer for each bit."""

@@ -67,6 +67,7 @@ class DRSCH(DeepMethod):
 
     lam: float = 0.01
     last_slope: float = 2.0
+    margin_per_bit: float = 0.5
     scalable: bool = False
 
     @property
@@ -77,7 +78,7 @@ class DRSCH(DeepMethod):
     @property
     def m(self) -> float:
         """The margin, which grows with the code length."""
-        return self.length / 2
+        return self.length * self.margin_per_bit
 
     def build(self, x: NDArray[Any], n_classes: int | None) -> nn.Module:
         """Hash layer and the weights of its bits."""

@@ -48,11 +48,12 @@ class UTH(DeepMethod):
 
     alpha: float = 1.0
     beta: float = 1.0
+    margin_per_bit: float = 0.25
 
     @property
     def m(self) -> float:
         """The margin, which grows with the code length."""
-        return self.bits / 4
+        return self.bits * self.margin_per_bit
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """One triplet for each image of the batch; the other two criteria over both views."""
