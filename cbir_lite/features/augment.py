@@ -74,6 +74,7 @@ def _maps(n: int, view: str) -> Tensor:
 
 def _resample(images: NDArray[np.uint8], theta: Tensor) -> NDArray[np.uint8]:
     x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    # In double: products of floats depend on how a process multiplies, and pixels would with them.
+    grid = F.affine_grid(theta.double(), list(x.shape), align_corners=False).float()
     y = F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     return y.permute(0, 2, 3, 1).round().clamp(0, 255).to(torch.uint8).contiguous().numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from cbir_lite.features import augment
 
@@ -42,3 +43,18 @@ def test_other_views_and_arrays_are_refused():
         augment(IMAGES, "blur")
     with pytest.raises(ValueError, match="uint8"):
         augment(IMAGES.astype(np.float32), "flip")
+
+
+def test_pixels_do_not_depend_on_how_a_process_multiplies():
+    """Views are kept by their pixels: workers of a grid multiply in another way than a notebook."""
+    images = np.random.default_rng(3).integers(0, 256, (400, 32, 32, 3), dtype=np.uint8)
+    before = torch.get_float32_matmul_precision()
+    views = []
+    try:
+        for precision in ("highest", "medium"):
+            torch.set_float32_matmul_precision(precision)
+            views.append([augment(images, view) for view in ("rotate5", "rotate-10", "crop1")])
+    finally:
+        torch.set_float32_matmul_precision(before)
+    for one, other in zip(*views, strict=True):
+        np.testing.assert_array_equal(one, other)
