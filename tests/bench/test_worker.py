@@ -120,6 +120,19 @@ def test_a_worker_fetches_large_blocks_once() -> None:
     assert kept < without / 20, done.stderr
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_blocks_too_large_to_keep_are_given_back() -> None:
+    script = (
+        "import torch; from cbir_lite._workers import keep_memory\n"
+        "def held(): return int(open('/proc/self/statm').read().split()[1]) // 256\n"
+        "keep_memory(); before = held(); x = torch.ones(2**27); during = held(); del x\n"
+        "print(during - before, held() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    during, after = map(int, done.stdout.split())
+    assert during > 500 and after < 50, done.stderr
+
+
 def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(_workers.ctypes, "CDLL", lambda name: asked.append(name) or object())
