@@ -53,9 +53,9 @@ def keep_memory() -> None:
     """Let the allocator keep what tensors of up to 128 MB free, 2 GB in all, for the next ones.
 
     glibc gives blocks of 32 MB and more back to the system at once and fetches them anew, page by
-    page: for systems that read maps that is half of their time. Larger blocks stay as they are: kept,
-    they would leave holes that the next one does not fit (neighbours of 50,000 rows took 20 GB instead
-    of 3). Other allocators have no such setting, and nothing happens.
+    page: for systems that read maps that is half of their time. Larger blocks stay as they are:
+    kept, they would leave holes that the next one does not fit (neighbours of 50,000 rows took
+    20 GB instead of 3). Other allocators have no such setting, and nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -30,8 +30,8 @@ def neighbourhoods(u: Tensor, k: int, near: float) -> tuple[Tensor, Tensor]:
     positives, radius = [], []
     for rows in torch.arange(n).split(_BLOCK):
         cosine = u[rows] @ u.T
-        # Ten times as fast as kthvalue.
-        radius.append(torch.from_numpy(np.partition(cosine.numpy(), beyond)[:, beyond]))
+        # Ten times as fast as kthvalue. A view of a column would keep the whole block.
+        radius.append(torch.from_numpy(np.partition(cosine.numpy(), beyond)[:, beyond].copy()))
         cosine[torch.arange(len(rows)), rows] = -torch.inf
         positives.append(cosine.topk(min(k, n - 1)).indices)
     return torch.cat(positives), torch.cat(radius)
