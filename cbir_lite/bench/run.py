@@ -165,7 +165,8 @@ def run(
     """Train, encode and measure; returns the records and the loss terms of each epoch.
 
     ``settings`` keeps image sets and features between runs of one process. Seconds are processor
-    seconds of this process, so a busy machine does not change them.
+    seconds of this process, so a busy machine does not change them; what an earlier run found in
+    the same training rows (:mod:`cbir_lite.methods.derived`) is not counted again.
 
     Raises ``ValueError`` when the protocols of the spec do not share their training images.
     """
