@@ -15,6 +15,17 @@ from cbir_lite import _workers
 from cbir_lite.bench import Spec, grid, memory, read_records, run_grid
 from cbir_lite.bench.run import commit
 
+needs_glibc = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="keep_memory sets glibc's allocator and no other"
+)
+
+
+def _printed(script: str) -> list[str]:
+    """The words that a Python script prints in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +90,7 @@ def test_a_worker_uses_one_thread_and_leaves_ctrl_c_to_its_parent() -> None:
         "grid._start_worker()\n"
         "print(torch.get_num_threads(), signal.getsignal(signal.SIGINT) == signal.SIG_IGN)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.split() == ["1", "True"], done.stderr
+    assert _printed(script) == ["1", "True"]
 
 
 def test_products_of_a_worker_are_as_exact_as_before() -> None:
@@ -105,7 +115,7 @@ def test_coarser_products_are_not_accepted(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == ["medium", "highest"]
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@needs_glibc
 def test_a_worker_fetches_large_blocks_once() -> None:
     script = (
         "import resource, torch; from cbir_lite._workers import keep_memory\n"
@@ -115,12 +125,11 @@ def test_a_worker_fetches_large_blocks_once() -> None:
         "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
         "first = pages(); keep_memory(); pages(); print(first, pages())\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    without, kept = map(int, done.stdout.split())
-    assert kept < without / 20, done.stderr
+    without, kept = map(int, _printed(script))
+    assert kept < without / 20
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+@needs_glibc
 def test_blocks_too_large_to_keep_are_given_back() -> None:
     script = (
         "import torch; from cbir_lite._workers import keep_memory\n"
@@ -128,9 +137,8 @@ def test_blocks_too_large_to_keep_are_given_back() -> None:
         "keep_memory(); before = held(); x = torch.ones(2**27); during = held(); del x\n"
         "print(during - before, held() - before)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    during, after = map(int, done.stdout.split())
-    assert during > 500, done.stderr
+    during, after = map(int, _printed(script))
+    assert during > 500
     assert after < 50
 
 
