@@ -148,9 +148,9 @@ def neighbours(records: pd.DataFrame, measure: str = "map_all") -> pd.DataFrame:
 
     Returns one row a pair of neighbours: names, mean of each over the systems' own runs, mean
     difference ``gain`` over the ``pairs``, in how many the better ``wins``, ``p`` and ``p_holm``
-    (NaN for fewer than `LEAST_PAIRS` pairs). Systems that lack one of the lengths are left out,
-    since the mean of a part of the lengths does not rank. Raises `ValueError` for mixed protocols,
-    missing columns or several runs of one seed.
+    (NaN where fewer than `LEAST_PAIRS` pairs differ: equal runs say nothing). Systems that lack one
+    of the lengths are left out, since the mean of a part of the lengths does not rank. Raises
+    `ValueError` for mixed protocols, missing columns or several runs of one seed.
     """
     if missing := [c for c in ("method", "protocol", "bits", "seed", measure) if c not in records]:
         raise ValueError(f"records have no column {', '.join(missing)}")
@@ -171,7 +171,7 @@ def neighbours(records: pd.DataFrame, measure: str = "map_all") -> pd.DataFrame:
     rows = []
     for better, other in zip(mean.index, mean.index[1:], strict=False):
         gain = (cells[better] - cells[other]).dropna().to_numpy(float)
-        tested = len(gain) >= LEAST_PAIRS and bool(np.any(gain))
+        tested = np.count_nonzero(gain) >= LEAST_PAIRS
         p = float(scipy.stats.wilcoxon(gain).pvalue) if tested else np.nan
         size = float(gain.mean()) if len(gain) else np.nan
         counts = [len(gain), int((gain > 0).sum())]

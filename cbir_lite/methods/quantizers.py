@@ -128,21 +128,27 @@ def _best_words(alone: Tensor, gram: Tensor, codes: Tensor, m: int, others: Any)
     return cost.argmin(1)
 
 
-def least_squares_words(z: Tensor, b: Tensor, C: Tensor, ridge: float = 1e-3) -> Tensor:
+def least_squares_words(
+    z: Tensor, b: Tensor, C: Tensor, ridge: float = 1e-3, counts: Tensor | None = None
+) -> Tensor:
     """Codebooks (M, K, R) of the least squared error given codes b (n, M).
+
+    ``counts`` (n,) says how many rows are like each of z (n, R) and have its code; default: one.
 
     The words of several codebooks are not determined one by one, so ``ridge`` keeps them near
     those of ``C``; the squared error never exceeds that of ``C``, and words nobody uses stay.
     """
     M, K, R = C.shape
     residual = (z - add_words(b, C)).double()
+    if counts is not None:
+        residual = residual * counts[:, None]
     target = torch.cat(
         [residual.new_zeros(K, R).index_add_(0, b[:, m], residual) for m in range(M)]
     )
     gram = ridge * torch.eye(M * K, dtype=torch.float64).view(M, K, M, K)
     for m in range(M):
         for other in range(M):
-            together = torch.bincount(b[:, m] * K + b[:, other], minlength=K * K)
+            together = torch.bincount(b[:, m] * K + b[:, other], counts, K * K)
             gram[m, :, other] += together.view(K, K)
     factor = torch.linalg.cholesky(gram.view(M * K, M * K))
     return C + torch.cholesky_solve(target, factor).to(C.dtype).view(M, K, R)

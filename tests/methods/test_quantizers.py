@@ -147,6 +147,11 @@ def test_least_squares_words_are_those_of_a_dense_solver_and_unused_words_stay()
     solution = np.linalg.lstsq(onehot, z.numpy().astype(np.float64), rcond=None)[0]
     np.testing.assert_allclose(add_words(b, updated).numpy(), onehot @ solution, atol=1e-4)
     torch.testing.assert_close(updated[:, 4], C[:, 4])
+    counts = torch.from_numpy(RANDOM.integers(1, 4, 60))
+    repeated = least_squares_words(
+        z.repeat_interleave(counts, 0), b.repeat_interleave(counts, 0), C
+    )
+    torch.testing.assert_close(least_squares_words(z, b, C, counts=counts.double()), repeated)
 
 
 def test_blocks_of_rows_give_the_same_codes(monkeypatch):

@@ -84,20 +84,21 @@ class TBH(DeepMethod):
     :survey: Sections III.8 (2020), V-B, VI-B, IX; Tables II, III
     :cite: shen2020tbh
     :source: the paper's abstract, and the authors' public code (layers, graph, normalised
-        convolution, binary units and their gradient, one-layer discriminators, alternating steps)
+        convolution, binary units and their gradient, one-layer discriminators, both players' steps
+        from one pass)
     :objective: \min_{E,G}\ \tfrac12\|x-\hat x\|^2-\lambda\big(\log d_1(b)+\log d_2(z')\big),\quad
         \min_{d_1,d_2}\ -\log d_1(y_b)-\log(1-d_1(b))-\log d_2(y_c)-\log(1-d_2(z')),\quad
         z'=\sigma\big(D^{-\frac12}AD^{-\frac12}(Wz+w)\big),\
         A_{ij}=\big(1-\tfrac1K d_H(b_i,b_j)\big)^{\gamma},\ y_b\sim\mathcal B(\tfrac12)^K,\
         y_c\sim\mathcal U(0,1)^L
-    :shapes: x (n, d) or images uint8 (n, h, w, c); b (B, bits) in {0, 1}, z and z' (B, L),
-        A (B, B); codes int8 (n, bits)
+    :shapes: x (n, d) or images uint8 (n, h, w, c); b (B, bits) in {0, 1}, z and z' (B, L), A (B,
+        B); codes int8 (n, bits)
     :defaults: L = 512, lambda = 1, bits at the threshold 1/2 of the sigmoid, no dropout or weight
         decay (public code); gamma = 6, batches of 64, 15 epochs (chosen on validation images)
     :departures: standardised frozen features instead of VGG's last layer, hidden layers of 512 and
-        128 units (code: 1024); the graph's exponent gamma is 6 instead of the code's 1.4 (the
-        paper has 1) and its batches are smaller, because in the few steps taken here the wide graph
-        mixes the whole batch alike, nothing can be rebuilt and the codes do not improve; the layers
+        128 units (code: 1024); the graph's exponent gamma is 6 instead of the code's 1.4 (the paper
+        has 1) and its batches are smaller, because in the few steps taken here the wide graph mixes
+        the whole batch alike, nothing can be rebuilt and the codes do not improve; the layers
         around the graph start larger, the discriminators at zero; the encoder maximises log d as
         written above (the code lets it minimise log(1 - d) and sums squared errors over the batch);
         Adam with cosine decay at a higher rate

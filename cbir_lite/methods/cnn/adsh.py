@@ -32,7 +32,8 @@ class ADSH(DeepMethod):
     :survey: Sections IV-A, VII-H; Table II
     :cite: jiang2018adsh
     :source: the paper and the authors' public code in both languages (sizes, gamma, value of a
-        dissimilar pair, column-wise update)
+        dissimilar pair; the column-wise update is that of the Python version, the other one puts
+        sgn(u) in the similarity term)
     :objective: \min_{\Theta,V}\ \sum_{i\in\Omega}\sum_j\big(u_i^\top v_j-Ks_{ij}\big)^2
         +\gamma\sum_{i\in\Omega}\|v_i-u_i\|_2^2,\quad u_i=\tanh(F(x_i;\Theta)),
         \ v_j\in\{\pm1\}^K,\ s_{ij}=1\text{ if similar, else }-|S_1|/|S_0|

@@ -70,7 +70,8 @@ class CNNH(DeepMethod):
     :survey: Sections IV-A, V-A; Tables II, III, IV
     :cite: xia2014cnnh
     :source: the survey's row and a public reimplementation of the first stage (derivatives, box,
-        rejection of a pass that raises the objective); that code leaves out the class labels
+        rejection of a pass that raises the objective); that code leaves out the class labels, which
+        the paper names optional and the survey's row has
     :objective: \min_{H\in[-1,1]^{n\times q}}\|S-\tfrac1q HH^\top\|_F^2,\quad s_{ij}\in\{-1,1\};
         \quad\text{then}\ \min_\Theta\ \sum_i\sum_k\mathrm{CE}\big(\sigma(z_{ik}),
         \tfrac12(1+\mathrm{sgn}\,h_{ik})\big)+\mathrm{CE}(\hat y_i,y_i)
@@ -78,7 +79,8 @@ class CNNH(DeepMethod):
     :defaults: 10 passes over the entries of H (the reimplementation); bits and classes weigh the
         same, each cross entropy a mean
     :departures: the paper's CNN is replaced by a hidden layer on frozen features, Adam with cosine
-        decay instead of SGD; images with several labels are classified by one logistic term a class
+        decay instead of SGD; the cross entropies of the second stage are chosen here; images with
+        several labels are classified by one logistic term a class
     :fidelity: simplified
     """
 

@@ -51,22 +51,24 @@ class DeepBit(DeepMethod):
     :survey: Sections IV-B, V-A, VI-A; Tables II, III, IV
     :cite: lin2016deepbit
     :source: the paper's abstract and the authors' public code (loss layers, two stages, angles and
-        their weights, weights of the losses); this is the version with rotation, the abstract
-        in the proceedings names uncorrelated bits as the third criterion instead
+        their weights, weights of the losses); this is the version with rotation, the abstract in
+        the proceedings names uncorrelated bits as the third criterion instead
     :objective: \min\ \alpha\,\mathrm{mean}_i\|(b_i-0.5)-z_i\|^2+\beta\sum_k(\mu_k-0.5)^2
         +\gamma\,\mathrm{mean}_{i,\theta}\,C(\theta)\|z_{i,\theta}-z_i\|^2,
         \quad b=\tfrac12(\mathrm{sgn}(z)+1),\ C(\theta)=e^{-\theta^2/2\sigma^2}
     :shapes: x (n, d), views (n, 4, d) of images turned by -10, -5, 5 and 10 degrees; z (n, bits);
         codes int8 (n, bits)
-    :defaults: alpha = beta = 1, sigma = 5 degrees (public code); gamma = 1, where the public code
-        has 0.001 beside summed losses; each stage takes half of the epochs
-    :departures: VGG is replaced by a hidden layer on frozen features, which the second stage
-        trains (the public code keeps all layers but the last as they were pretrained); the gradient
-        of the even distribution goes through each bit, where the public code sends one number to
-        all bits, and does the same for the quantization; it shows angle weights C in its printed
-        loss only and turned images in the second stage only, and divides the even distribution by
-        the batch size once more; codes are signs, where it cuts outputs, which end in a rectifier,
-        at their overall mean; Adam with cosine decay instead of SGD
+    :defaults: alpha = beta = 1, sigma = 5 degrees (public code); gamma = 1 chosen here, where the
+        public code has 0.001 beside losses of the same scale; each stage takes half of the epochs
+    :departures: VGG is replaced by a hidden layer on frozen features, which the second stage trains
+        (the public code keeps all layers but the last as they were pretrained); the gradient of the
+        even distribution goes through each bit, where the public code sends one number to all bits,
+        with both signs to the same outputs, so that it cancels, and does the same for the
+        quantization, which leaves the rotation; it shows angle weights C in its printed loss only
+        and turned images in the second stage only, and divides the even distribution by the batch
+        size once more; codes are signs, where it cuts outputs, which end in a rectifier, at their
+        overall mean; images as they are do not count as a fifth view; stages take half of the
+        epochs each, there ten to one; Adam with cosine decay instead of SGD
     :fidelity: simplified
     """
 

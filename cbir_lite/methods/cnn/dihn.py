@@ -40,8 +40,9 @@ class DIHN(ADSH):
     :departures: the paper's CNN trained end to end is replaced by a hidden layer on frozen
         features; Adam with cosine decay, half the rounds of the public code in each stage; the
         balance term is squared (the public code adds the plain sum of u, which only drives bits to
-        -1). A row with any incremental class is new. The sources do not tell DIHN2 from DIHN1: as
-        in the public code, Omega is drawn from old and new images
+        -1), and codes are held against outputs of the same rows (there of the rows with their
+        number in the sample). A row with any incremental class is new. The sources do not tell
+        DIHN2 from DIHN1: as in the public code, Omega is drawn from old and new images
     :fidelity: simplified
     """
 

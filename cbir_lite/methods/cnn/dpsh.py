@@ -21,13 +21,16 @@ class DPSH(DeepMethod):
 
     :survey: Sections IV-A, V-A; Tables II, IV
     :cite: li2016dpsh
-    :source: the paper and the first author's public code (normalisation by pairs, stored outputs)
+    :source: the paper and the first author's public code (normalisation by pairs, stored outputs);
+        a later public PyTorch version, which counts each pair once, as here
     :objective: \min\ -\sum_{s_{ij}\in S}\big(s_{ij}\Theta_{ij}-\log(1+e^{\Theta_{ij}})\big)
         +\eta\sum_i\|b_i-u_i\|_2^2,\quad \Theta_{ij}=\tfrac12 u_i^\top u_j,\ b_i=\mathrm{sgn}(u_i)
     :shapes: x (n, d), labels (n, C); u (n, bits); codes int8 (n, bits)
     :defaults: eta = 10 (public code; both sums divided by batch size x training size)
-    :departures: CNN-F trained end to end is replaced by a hidden layer on frozen features
-        (or a small conv net on images); Adam with cosine decay instead of SGD
+    :departures: CNN-F trained end to end is replaced by a hidden layer on frozen features (or a
+        small conv net on images); Adam with cosine decay instead of SGD. The gradient of the
+        likelihood is that of pairs (i, j) with u_j held; the paper and the first author's code add
+        that of (j, i), which is as much again, so eta = 10 here weighs like 20 there
     :fidelity: simplified
     """
 

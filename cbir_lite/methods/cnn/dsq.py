@@ -53,9 +53,10 @@ class DSQ(CompositeMethod):
         +\lambda_3\|\varphi_{y_i}-\sum_mC_mb_{im}\|_2^2\Big),\quad\|z_i\|_2=1
     :shapes: x (n, d), labels (n, C); z (n, R), centres (C, R); codebooks (M, 2^(bits/M), R);
         database uint8 (n, M), queries float32 (n, R)
-    :defaults: M = bits / 8 rounded up, R = 64 (cut to a multiple of M), centres move half of the
-        way (alpha = 0.5), softmax scale 16; lambda_1 = lambda_3 = 0.5, lambda_2 = 2 chosen on a
-        held-out part of the training images
+    :defaults: M = bits / 8 rounded up, R = 64 (cut to a multiple of M), centres move by the centre
+        loss's step with alpha = 0.5 (n members: 0.5 n / (1 + n) of the way to their mean), the
+        terms with codes start with the second epoch, softmax scale 16; lambda_1 = lambda_3 = 0.5,
+        lambda_2 = 2 chosen on a held-out part of the training images
     :departures: weights, R and softmax scale are this package's, since the paper's were not at
         hand; the centre of a row with several labels is the mean of theirs; ranked by inner
         product; a hidden layer on frozen features instead of a network trained end to end, Adam

@@ -35,7 +35,7 @@ class Semantic(HashNetwork):
 def class_vectors(x: Tensor, y: Tensor, R: int, generator: torch.Generator) -> Tensor:
     """V (C, R): unit vectors with the cosines of the mean rows of x (n, d) of each class.
 
-    With more classes than R the closest cosines that R dimensions allow.
+    With more classes than R only the R leading directions of the means are kept.
     """
     means = (y.T @ x) / y.sum(0).clamp_min(1)[:, None]
     U, S, _ = torch.linalg.svd(means, full_matrices=False)
@@ -61,19 +61,21 @@ class DVSQ(CompositeMethod):
     :objective: \min\ \frac1{|L||C|}\sum_i\sum_{j\in Y_i}\sum_{k\notin Y_i}
         \max\big(0,\ \delta_{jk}-\cos(v_j,z_i)+\cos(v_k,z_i)\big)
         +\lambda\,\mathrm{mean}_i\sum_{j=1}^{|C|}\big(v_j^\top(z_i-\textstyle\sum_mC_mb_{im})
-        \big)^2,\quad \delta_{jk}=1-\cos(v_j,v_k)
-    :shapes: x (n, d), labels (n, C); z (n, R); codebooks (M, 2^(bits/M), R); database
-        uint8 (n, M), queries float32 (n, R)
+        \big)^2,\quad \delta_{jk}=1-\cos(v_j,v_k),
+        |L|=\textstyle\sum_i|Y_i|
+    :shapes: x (n, d), labels (n, C); z (n, R); codebooks (M, 2^(bits/M), R); database uint8 (n, M),
+        queries float32 (n, R)
     :defaults: M = bits / 8 rounded up, R = 300 (cut to a multiple of M), lambda = 1e-4, 3 sweeps
         (public code); one update of codes and codebooks an epoch, in the code every other epoch;
         the last layer is scaled by gain = 20 before tanh, chosen on a held-out part of the training
         images
     :departures: the vectors of class names from a text corpus are replaced by the means of the
-        frozen features of each class in the training images, of which only the cosines are kept,
-        so the semantics come from vision and nothing is downloaded; AlexNet trained end to end is
-        replaced by a hidden layer on frozen features; Adam with cosine decay instead of SGD with
-        a ten times faster last layer, hence the gain: the loss sees only angles, and without it
-        tanh does not saturate, lengths of z differ and inner products rank by length
+        frozen features of each class in the training images, of which only the cosines are kept, so
+        the semantics come from vision and nothing is downloaded; AlexNet trained end to end is
+        replaced by a hidden layer on frozen features; Adam with cosine decay instead of SGD with a
+        ten times faster last layer, hence the gain: the loss sees only angles, and without it tanh
+        does not saturate, lengths of z differ and inner products rank by length. Labels of the
+        image are left out of k as the paper has it; the code leaves out j alone
     :fidelity: simplified
     """
 

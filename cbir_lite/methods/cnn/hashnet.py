@@ -31,7 +31,8 @@ class HashNet(DeepMethod):
         \quad w_{ij}=c_{ij}\,|S|/|S_1|\text{ if }s_{ij}=1,\ |S|/|S_0|\text{ if }s_{ij}=0
     :shapes: x (n, d), labels (n, C); z and h (n, bits); codes sign(z), int8 (n, bits)
     :defaults: alpha = 10 / bits; beta from 1 towards the square root of 51, the public schedule
-        stretched over the epochs; c_ij is the Jaccard index of the two label sets of a similar pair
+        stretched over the epochs; c_ij is the Jaccard index of the two label sets of a similar
+        pair; the sum is a mean over pairs
     :departures: AlexNet trained end to end is replaced by a hidden layer on frozen features; all
         pairs i < j of one batch instead of two batches; Adam with cosine decay instead of SGD.
         Dissimilar pairs have c_ij = 1, because their Jaccard index is zero and would remove them;

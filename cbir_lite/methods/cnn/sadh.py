@@ -120,13 +120,14 @@ class SADH(PseudoSupervised):
         \quad L=I-Z\Lambda^{-1}Z^\top\text{ from the hidden layer}
     :shapes: x (n, d); Z (n, anchors); B (n, bits); codes int8 (n, bits)
     :defaults: 500 anchors but ten images each at least, s = 2 of them for each image, rho_1 = rho_2
-        = 1e-2, rho_3 = rho_4 = 1e-3 for 50,000 images and in inverse proportion for other numbers,
-        at most 50 iterations of 20 evaluations, random start in every round, 3 rounds (public code)
-    :departures: VGG is replaced by a hidden layer on frozen features; the first graph is that of
-        the features; graphs are built on centred rows of unit length, where the public code only
-        centres; multipliers start at zero, where it draws them; the hidden layer learns, which
-        there is fixed at the rate of zero; codes are signs, where it cuts outputs at their overall
-        mean; Adam with cosine decay instead of SGD
+        = 1e-2, rho_3 = rho_4 = 1e-3 (public code) for 50,000 images and in inverse proportion for
+        other numbers (chosen here: the public code has 118,000, with their mirror images), at most
+        50 iterations of 20 evaluations, random start in every round, 3 rounds (public code)
+    :departures: VGG is replaced by a hidden layer on frozen features; images are not mirrored;
+        graphs are built on centred rows of unit length, where the public code only centres;
+        multipliers start at zero, where it draws them; the hidden layer learns, which there is
+        fixed at the rate of zero; codes are signs, where it cuts outputs at their overall mean;
+        Adam with cosine decay instead of SGD
     :fidelity: simplified
     """
 

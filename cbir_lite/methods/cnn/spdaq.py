@@ -66,14 +66,15 @@ class SPDAQ(LookUpMethod):
     :objective: \min_{\Theta,W,C,b}\ \frac1{|\Omega|N}\sum_{i\in\Omega}\sum_{j=1}^N
         \big(u_i^\top\textstyle\sum_mC_mb_{jm}-s_{ij}\big)^2
         +\lambda\,\mathrm{mean}_{i\in\Omega}\,\mathrm{CE}(y_i,Wu_i),\quad s_{ij}\in\{-1,1\}
-    :shapes: database x (N, d) and labels (N, C); u (n, R); codebooks (M, 2^(bits/M), R); database
-        uint8 (N, M), queries float32 (n, R)
+    :shapes: database x (N, d) and labels (N, C); u (n, R) in (-1, 1); codebooks (M, 2^(bits/M), R);
+        database uint8 (N, M), queries float32 (n, R)
     :defaults: M = bits / 8 rounded up, R = 64 (cut to a multiple of M), 5000 rows in Omega, drawn
-        every epoch; lambda = 1 and ridge = 1e-3 chosen on a held-out part of the training images
+        every epoch, 2 updates of codes and codebooks before it; lambda = 1 and ridge = 1e-3 chosen
+        on a held-out part of the training images
     :departures: the weights, the size of the embedding and the schedule are this package's, since
         the paper's text was not at hand; a small ridge keeps database vectors determined; the
-        network is a hidden layer on frozen features instead of one trained end to end; Adam
-        with cosine decay
+        network is a hidden layer on frozen features instead of one trained end to end; Adam with
+        cosine decay
     :fidelity: simplified
     """
 
@@ -137,6 +138,7 @@ class SPDAQ(LookUpMethod):
 
     def _quantize(self, U: Tensor, omega: Tensor) -> None:
         kind = self.memory_["kind"]
+        counts = torch.bincount(kind).double()
         ideal, root = ideal_vectors(U, self.memory_["S"][kind[omega]], self.ridge)
         if "C" not in self.memory_:
             words = draw_words(ideal, self.M, self.K, self._generator(self.epochs))
@@ -145,7 +147,7 @@ class SPDAQ(LookUpMethod):
         b = icm_codes(ideal @ root, C @ root)
         for _ in range(self.iterations):
             # In any metric that rows share, least squares gives the same words.
-            C = least_squares_words(ideal[kind], b[kind], C)
+            C = least_squares_words(ideal, b, C, counts=counts)
             b = icm_codes(ideal @ root, C @ root, b)
         self.memory_ |= {"C": C, "b": b}
 

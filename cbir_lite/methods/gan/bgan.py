@@ -118,27 +118,26 @@ class BGAN(DeepMethod):
 
     :survey: Sections IV-B, V-D, VI-A; Tables II, III, IV
     :cite: song2018bgan
-    :source: the paper's abstract and framework, and the first author's public code (K1, K2,
-        construction of S, steps of beta, discriminator's hidden layer as perceptual loss, weights);
-        the paper's equations were not at hand
+    :source: the paper's abstract and framework, and the authors' public code (K1, K2, construction
+        of S, steps of beta, discriminator's hidden layer as perceptual loss, weights); the paper's
+        equations were not at hand
     :objective: \min_{E,G}\max_D\ \omega_N L_N+\omega_C L_C+\omega_A L_A,\quad
         L_N=\tfrac12\sum_{ij}\big(\tfrac1K b_i^\top b_j-s_{ij}\big)^2,\
         L_C=\|x-\hat x\|_2^2+\|D_h(x)-D_h(\hat x)\|_2^2,\
         L_A=\log D(x)+\log(1-D(\hat x)),\quad \hat x=G(b),\ b=\tanh(\beta z)\to\mathrm{sgn}(z)
     :shapes: x (n, d) or images uint8 (n, h, w, c); S (B, B); b (n, bits); codes int8 (n, bits)
     :defaults: K1 = 20, K2 = 30 (public code); weights 1, 0.1, 0.1 (the code's P_param, LL_param,
-        G_param, of which it sets the last two without applying them); beta in five equal stages
-        1, 2.5, 5, 7.5, 10 (the code's 2 to 20, halved: it writes tanh(beta z / 2)); sums are means
+        G_param, of which it sets the last two without applying them); beta in five equal stages 1,
+        2.5, 5, 7.5, 10 (the code's 2 to 20, halved: it writes tanh(beta z / 2)); sums are means
     :departures: VGG-19 trained end to end is replaced by a hidden layer on frozen features, from
         which the neighbours come too, and the generator reconstructs the standardised features (of
-        images, the pixels); generator and discriminator have one hidden layer, a quarter as wide
-        as the encoder's, instead of (de)convolutions; the generator minimises -log D instead of
-        log(1 - D). Against the code: inner products are divided by K, encoder and generator share
-        one objective, the discriminator's fakes are reconstructions instead of generated from
-        noise, the generator reads the relaxed code instead of a sample around z, the pixel error
-        counts (the code computes it and leaves it out of every gradient), beta grows (its code
-        lists the steps and stays at the first), and its extra KL and quantization terms are left
-        out
+        images, the pixels); generator and discriminator have one hidden layer, a quarter as wide as
+        the encoder's, instead of (de)convolutions; the generator minimises -log D instead of log(1
+        - D). Against the code: inner products are divided by K, encoder and generator share one
+        objective, the discriminator's fakes are reconstructions instead of generated from noise,
+        the generator reads the relaxed code instead of a sample around z, the pixel error counts
+        (the code computes it and leaves it out of every gradient), beta grows (its code lists the
+        steps and stays at the first), and its extra KL and quantization terms are left out
     :fidelity: simplified
     """
 

@@ -54,13 +54,13 @@ class BinGAN(TwoPlayers):
     :objective: \min_D\ \tfrac12\big(-\log D(x)-\log(1-D(\hat x))\big)+\lambda_{DMR}\,
         \overline{\big|\tfrac1M h_i^\top h_j-\tfrac1K s_i^\top s_j\big|}+\lambda_{BRE}\Big(
         \overline{\bar s_k^2}+\overline{e^{-|h_i^\top h_j|/M\beta}\,|s_i^\top s_j|/K}\Big),\quad
-        \min_G\ \|\overline{f(x)}-\overline{f(\hat x)}\|^2,\quad
+        \min_G\ \tfrac1K\|\overline{f(x)}-\overline{f(\hat x)}\|^2,\quad
         s=f/(|f|+\gamma),\ h=\mathrm{sgn}(g)
     :shapes: x (n, d); wide layer g (n, M) with M = width; f, s (n, bits); codes int8 (n, bits)
     :defaults: beta = 2, noise = 100 (public code); lambda_DMR = 2, lambda_BRE = 0.04, gamma = 0.1:
         the code's 0.05 and 0.001 (its setting for CIFAR-10) times 40 and its 0.001 times 100, for
-        at that gamma the softsign lets next to no gradient through, which the few steps here do
-        not make up for (chosen on digits)
+        at that gamma the softsign lets next to no gradient through, which the few steps here do not
+        make up for (chosen on digits)
     :departures: a wide layer on frozen features replaces nine convolutional layers, and the
         generator makes such features; D has one logit instead of two whose log-sum-exp is it; no
         weight normalisation; Adam with its usual momentum of 0.9 instead of 0.5, and cosine decay,

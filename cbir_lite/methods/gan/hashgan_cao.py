@@ -81,14 +81,14 @@ class HashGANCao(TwoPlayers):
     :shapes: x (n, d), labels (n, C); h (n, bits); a bar stops gradients; codes int8 (n, bits)
     :defaults: alpha = 10, lambda_G = 10, penalty 10, n_critic = 5 critic steps a generator step,
         Adam's betas 0 and 0.9 of the players, noise = 246, which with ten labels makes 256 (public
-        code, CIFAR-10);
-        first = 0.25 of the epochs for the players, pace = 10 times the learning rate for the
-        generator, which takes few steps, lambda = 0.1 (own choices, made on digits)
+        code, CIFAR-10); first = 0.25 of the epochs for the players, pace = 10 times the learning
+        rate for the generator, which takes few steps, lambda = 0.1 (own choices, made on digits)
     :departures: images are the frozen backbone's features, and so is what the generator makes; the
-        critic is a hidden layer of its own instead of the convolutions that the code fine-tunes
-        from; unlabelled images of the database, which the code shows the critic, are left out; the
-        code omits the quantization term of the paper, which is here. Adam with cosine decay and
-        lr 1e-3 for all
+        critic is a hidden layer of its own instead of the code's residual convolutions; its steps
+        of one round share a batch, in the code each draws its own; unlabelled images of the
+        database, which the code shows the critic, are left out; the code omits the quantization
+        term of the paper, which is here. Adam with cosine decay and lr 1e-3 (code: 1e-4), of the
+        generator pace times as much
     :fidelity: simplified
     """
 

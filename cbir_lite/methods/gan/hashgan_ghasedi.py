@@ -56,17 +56,18 @@ class HashGANGhasedi(TwoPlayers):
         \min_G\ \|\overline{f(x)}-\overline{f(\hat x)}\|^2+\overline{\|b-\hat t\|^2},\quad
         L_A=-\log D(x)-\log(1-D(\hat x)),\ \hat x=G(\epsilon,b),\ t=\sigma(W^\top f(x)+c)
     :shapes: x (n, d), views (n, 4, d); t (n, bits) in (0, 1); codes int8 (n, bits)
-    :defaults: all terms weigh the same, sums over bits (the reimplementation reports that the paper
-        weighs nothing, and uses weights of its own); noise = 128 and warm = 0.1 of the epochs
-        without the hashing terms (the reimplementation); epochs = 15 instead of 30: a step takes
-        five passes through the trunk
+    :defaults: all terms weigh the same, sums over bits, but feature matching is a mean over hidden
+        units (the reimplementation reports that the paper weighs nothing, and uses weights of its
+        own); noise = 128 and warm = 0.1 of the epochs without the hashing terms (the
+        reimplementation); epochs = 15 instead of 30: a step takes five passes through the trunk
     :departures: images are the frozen backbone's features, and so is what the generator draws;
         images are turned by ten degrees, mirrored or cropped instead of warped at random; trunk and
         generator have one hidden layer without batch normalisation; Adam with cosine decay. The
-        published version of the paper mentions a triplet ranking loss on generated images, the
-        author's page an agreement of input and read code, as here. The reimplementation compares
-        the d x d product of the hash layer's weights with the identity, which has no more than K
-        directions; here it is K x K. The generator takes part in the agreement
+        conference's abstract page mentions a triplet ranking loss on generated images, the paper
+        itself and the author's page an agreement of input and read code, as here. The
+        reimplementation compares the d x d product of the hash layer's weights with the identity,
+        which has no more than K directions; here it is K x K. The generator takes part in the
+        agreement
     :fidelity: simplified
     """
 

@@ -117,7 +117,8 @@ class SSTH(DeepMethod):
     :source: the paper's abstract, a published summary of its parts (two layers, binary LSTM with
         batch normalisation), and the public code of the same authors' later system for the cell
         (normalised cell state, peepholes, gradient of the sign, decoders that start from the code)
-    :objective: \min\ \sum_t\|v_t-\hat v^{\rightarrow}_t(b)\|^2+\|v_t-\hat v^{\leftarrow}_t(b)\|^2,
+    :objective: \min\ \tfrac1{Tk}\sum_t\|v_t-\hat v^{\rightarrow}_t(b)\|^2
+        +\|v_t-\hat v^{\leftarrow}_t(b)\|^2,
         \quad b_t=\mathrm{sgn}\big(o_t\odot\mathrm{BN}(c_t)\big),\ b=b_T,\
         \partial\,\mathrm{sgn}(h)/\partial h:=\mathbb 1[|h|\le1]
     :shapes: x (n, d) and its views (n, 4, d); frames (B, 5, k); b (B, bits); codes int8 (n, bits)

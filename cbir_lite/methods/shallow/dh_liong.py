@@ -27,14 +27,15 @@ class DH(TanhHash):
         +\frac{\lambda_3}{2}\sum_m(\|W_m\|_F^2+\|c_m\|_2^2),\quad B=\mathrm{sgn}(H),\
         H=H_3,\ H_m=\tanh(W_mH_{m-1}+c_m)
     :shapes: x (n, d); H (n, bits); codes int8 (n, bits)
-    :defaults: widths 60-30, 80-50, 100-80 below 16, 32, 64 bits, interpolated in between (paper);
-        lambda_1 = 0.3, lambda_2 = 1, lambda_3 = 1e-6 (validation), 10 rounds of 10 steps
+    :defaults: widths 60-30, 80-50, 100-80 below 16, 32, 64 bits, interpolated in between (paper),
+        but at least bits and at most d; lambda_1 = 0.3, lambda_2 = 1, lambda_3 = 1e-6 (validation),
+        10 rounds of 10 steps
     :departures: the paper sums the first term over rows and weighs the others 100, 0.001, 0.001;
         with that balance nothing bounds the weights, outputs run into saturation near where they
-        start and retrieval gains nothing or falls, so the terms are means and orthogonality
-        weighs more. The variance is taken around the mean, since around zero it rewards bits that
-        are constant. Features are standardised and reduced to 256 principal components; the start
-        is from principal directions, turned at random; L-BFGS instead of steps of a fixed size
+        start and retrieval gains nothing or falls, so the terms are means and orthogonality weighs
+        more. The variance is taken around the mean, since around zero it rewards bits that are
+        constant. Features are standardised and reduced to 256 principal components; the start is
+        from principal directions, turned at random; L-BFGS instead of steps of a fixed size
     :fidelity: simplified
     """
 

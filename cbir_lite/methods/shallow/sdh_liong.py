@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from cbir_lite.datasets import Split
 from cbir_lite.methods.shallow._liong import Float, TanhHash, variance
@@ -23,6 +24,8 @@ class Pairs:
         )
         self.kind = self.kind.reshape(-1)
         self.shared = (kinds.astype(np.int64) @ kinds.T > 0).astype(np.float64)
+        n = len(labels)
+        self.members = csr_array((np.ones(n), (self.kind, np.arange(n))), (len(kinds), n))
         partners = self.shared @ counts
         self.partners = partners[self.kind]
         labelled = np.diag(self.shared)[self.kind]
@@ -33,9 +36,8 @@ class Pairs:
 
     def laplacians(self, H: Float) -> tuple[Float, Float]:
         """sum_j s_ij (h_i - h_j) of each row, and the same over pairs that do not share a label."""
-        sums = np.zeros((len(self.shared), H.shape[1]))
-        np.add.at(sums, self.kind, H)
-        within = self.partners[:, None] * H - (self.shared @ sums)[self.kind]
+        sums = self.shared @ (self.members @ H)
+        within = self.partners[:, None] * H - sums[self.kind]
         whole = len(H) * H - H.sum(0, dtype=np.float64)
         return within, whole - within
 

@@ -50,12 +50,12 @@ class SDH(Method):
     :cite: shen2015sdh
     :source: the authors' public MATLAB code (L2 loss, constants, kernel) and the survey
     :objective: \min_{B,W,P}\ \sum_i\|y_i-W^\top b_i\|^2+\lambda\|W\|^2
-        +\nu\sum_i\|b_i-P^\top\phi(x_i)\|^2,\quad b_i\in\{-1,1\}^K,\
+        +\nu\Big(\sum_i\|b_i-P^\top\phi(x_i)\|^2+\delta\|P\|^2\Big),\quad b_i\in\{-1,1\}^K,\
         \phi_j(x)=\exp\big(-\|x-a_j\|^2/2\sigma^2\big)
     :shapes: x (n, d), labels (n, C); codes int8 (n, bits)
-    :defaults: lambda = 1, nu = 1e-5, 1000 anchors (all rows when there are fewer), ridge of P 1e-2,
-        5 rounds of at most 10 sweeps (authors' code); sigma^2 = mean squared distance between
-        rows and anchors
+    :defaults: lambda = 1, nu = 1e-5, 1000 anchors (all rows when there are fewer), ridge of P delta
+        = 1e-2, 5 rounds of at most 10 sweeps (authors' code); sigma^2 = mean squared distance
+        between rows and anchors
     :departures: sigma comes from the data (the code's 0.4 is for its own normalised features); each
         discrete step starts from the last codes, not from zero, so the objective cannot rise
     :fidelity: faithful

@@ -75,14 +75,15 @@ class UHBDNN(Method):
         \quad B\in\{-1,1\}^{m\times K}
     :shapes: x (n, d) with bits <= d; hidden layers as wide as the paper's but at most as wide as
         their input; H (n, bits); codes int8 (n, bits)
-    :defaults: lambda 1 to 4 = 1e-5, 5e-2, 1e-2, 5e-7, 10 sweeps over the bits, features scaled to
-        a range of one (public code); hidden sizes as published for 8, 16, 24 and 32 bits and
-        extended by the same steps beyond; 256 directions, 5 rounds of at most 75 iterations
-    :departures: the features are turned to their principal directions and all but 256 dropped,
-        which changes the reconstruction error by a constant; fewer rounds and iterations (public
-        code: at most 20 rounds of 400, ended when the mAP of Euclidean neighbours on held-out rows
-        stops rising); the codes' step starts from the last codes, not from zero, so that it cannot
-        raise the objective
+    :defaults: lambda 1 to 4 = 1e-5, 5e-2, 1e-2, 5e-7, 10 sweeps over the bits, features scaled to a
+        range of one (public code: each from its own minimum, by the widest range); hidden sizes as
+        published for 8, 16, 24 and 32 bits and extended by the same steps beyond; 256 directions, 5
+        rounds of at most 75 iterations
+    :departures: the features are turned to their principal directions and all but 256 dropped, so
+        the decoder rebuilds the kept directions only; fewer rounds and iterations (public code: at
+        most 20 rounds of 400, ended when the mAP of Euclidean neighbours on held-out rows stops
+        rising); the codes' step starts from the last codes, not from zero, so that it cannot raise
+        the objective
     :fidelity: simplified
     """
 

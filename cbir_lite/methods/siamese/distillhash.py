@@ -96,8 +96,8 @@ class DistillHash(PseudoSupervised):
     :cite: yang2019distillhash
     :source: the paper's abstract, and a later survey of deep hashing (neighbours' labels,
         likelihood of distilled pairs, tanh); the thresholds are those of the theory of bounded
-        label noise that the abstract appeals to, the first labels those of the first author's
-        earlier SSDH
+        label noise that the abstract appeals to, the first labels simplify those of the first
+        author's earlier SSDH
     :objective: \min\ -\sum_{(i,j):\,s_{ij}\ne0}\log\sigma(s_{ij}\Theta_{ij}),
         \quad\Theta_{ij}=\tfrac12h_i^\top h_j,\ h=\tanh(z),\quad s_{ij}=\begin{cases}
         1&\eta_{ij}>\tfrac12(1+\rho)\\-1&\eta_{ij}<\tfrac12(1-\rho)\\0&\text{else}\end{cases},
@@ -107,9 +107,10 @@ class DistillHash(PseudoSupervised):
         part of the training images; neighbourhoods of o = 10 rows, the row itself among them; rho =
         0.2 (the paper's values were not available)
     :departures: VGG is replaced by a hidden layer on frozen features, and the labels come from the
-        same features, centred; both neighbourhoods have o rows, and both labels the same bound
-        rho; the likelihood is averaged over the certain pairs of a batch; Adam with cosine decay
-        instead of SGD
+        same features, centred; the first labels have one threshold, from the moments of all
+        cosines, and leave no pair out, where SSDH has two; both neighbourhoods have o rows, and
+        both labels the same bound rho; the likelihood is averaged over the certain pairs of a
+        batch; Adam with cosine decay instead of SGD
     :fidelity: simplified
     """
 

@@ -24,9 +24,9 @@ class DSH(DeepMethod):
         +\tfrac12 y_{ij}\max(m-\|b_i-b_j\|_2^2,0)+\alpha(\||b_i|-1\|_1+\||b_j|-1\|_1),
         \quad y_{ij}=1\text{ if dissimilar}
     :shapes: x (n, d) or images uint8 (n, h, w, c), labels (n, C); codes int8 (n, bits)
-    :defaults: m = 2 x bits and alpha = 0.01 (paper and public code)
-    :departures: the paper's five-layer network is replaced by a hidden layer on frozen features;
-        on images, a small conv net is trained end to end as in the paper. Adam instead of SGD
+    :defaults: m = 2 x bits and alpha = 0.01 (paper and public code); the sum is a mean over pairs
+    :departures: the paper's five-layer network is replaced by a hidden layer on frozen features; on
+        images, a small conv net is trained end to end as in the paper. Adam instead of SGD
     :fidelity: simplified
     """
 

@@ -33,7 +33,8 @@ class DNNH(DeepMethod):
     :source: the paper's abstract, and a public reimplementation in Caffe that takes structure and
         parameters from the first author's code (slices of 50 features, sigmoid outputs, hinge on
         squared distances, margin 2)
-    :objective: \min\ \sum_{(I,I^+,I^-)}\max\big(0,\ m+\|g(h)-g(h^+)\|_2^2-\|g(h)-g(h^-)\|_2^2\big),
+    :objective: \min\ \mathrm{mean}_{(I,I^+,I^-)}\max\big(0,\ m+\|g(h)-g(h^+)\|_2^2
+        -\|g(h)-g(h^-)\|_2^2\big),
         \quad h=\sigma(W_ix^{(i)}),\ g(h)=h\text{ if }|h-\tfrac12|\le\epsilon
         \text{, else }[h>\tfrac12]
     :shapes: x (n, d), labels (n, C); h (n, bits); codes int8 (n, bits), +1 where h is at least 1/2

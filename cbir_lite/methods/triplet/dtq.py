@@ -65,22 +65,24 @@ class DTQ(CompositeMethod):
     :survey: Sections V-C.2, IX; Tables II, IV
     :cite: liu2018dtq
     :source: the authors' public code (tanh of 64 outputs, margin, Group Hard, iterated conditional
-        modes, ranking by inner product), the paper's abstract, and the objective as a later
-        survey of deep hashing prints it
+        modes, ranking by inner product), the paper's abstract, and the objective as a later survey
+        of deep hashing prints it
     :objective: \min\ \mathrm{mean}_{(a,p,n)}
         \max\big(0,\ \delta+\|z_a-z_p\|_2^2-\|z_a-z_n\|_2^2\big)
         +\lambda\Big(\mathrm{mean}_i\|z_i-\textstyle\sum_mC_mb_{im}\|_2^2
         +\gamma\,\mathrm{mean}_{m\ne m'}\tfrac1{K^2}\|C_m^\top C_{m'}\|_F^2\Big)
-    :shapes: x (n, d), labels (n, C); z (n, R); codebooks (M, K, R), K = 2^(bits/M); database
-        uint8 (n, M), queries float32 (n, R)
+    :shapes: x (n, d), labels (n, C); z (n, R); codebooks (M, K, R), K = 2^(bits/M); database uint8
+        (n, M), queries float32 (n, R)
     :defaults: M = bits / 8 rounded up, R = 64 (cut to a multiple of M), delta = 30, 3 sweeps, one
         update of codes and codebooks an epoch (public code); lambda = 0.1, gamma = 30 chosen on a
         held-out part of the training images (the public code has no penalty, and lambda = 0)
-    :departures: a group is a batch and its triplets are drawn with the current outputs, not
-        once an epoch in twenty groups; the penalty compares different codebooks only, since more
-        words than dimensions cannot be orthogonal within one; codebooks are updated one by one in
-        closed form; AlexNet trained end to end is replaced by a hidden layer on frozen features;
-        Adam with cosine decay instead of SGD
+    :departures: a group is a batch and its triplets are drawn with the current outputs, not once an
+        epoch in up to twenty groups; the penalty compares different codebooks only, since more
+        words than dimensions cannot be orthogonal within one, and wants 0 of their products, where
+        the later survey prints I; codebooks are updated one by one in closed form and learned on
+        the training images, while the public code learns them anew on the database before ranking;
+        AlexNet trained end to end is replaced by a hidden layer on frozen features; Adam with
+        cosine decay instead of SGD
     :fidelity: simplified
     """
 

@@ -23,7 +23,7 @@ _BLOCK = 512
 
 def neighbourhoods(u: Tensor, k: int, near: float) -> tuple[Tensor, Tensor]:
     """The k nearest other rows (n, k) of each row of u (n, d), of length one, nearest first, and
-    the largest cosine (n,) with rows that are not among the share ``near`` of nearest rows.
+    the smallest cosine (n,) with rows of the share ``near`` of nearest rows.
     """
     n = len(u)
     beyond = n - 1 - max(1, round(near * (n - 1)))
@@ -67,18 +67,19 @@ class UDTH(PseudoSupervised):
 
     :survey: Sections IV-B, IV-C, V-B, V-C.2, VI-A; Tables II, III
     :cite: gu2019udth
-    :source: the paper's abstract (pseudo triplets of the neighbourhood structure, triplet
-        network, autoencoder, binary quantization) and the survey's sentences
+    :source: the paper's abstract (pseudo triplets of the neighbourhood structure, triplet network,
+        autoencoder, binary quantization) and the survey's sentences
     :objective: \min\ \tfrac1K\,\mathrm{mean}_{(a,p,n)}\max\big(0,m+\|h_a-h_p\|^2-\|h_a-h_n\|^2\big)
         +\frac\beta d\,\mathrm{mean}_i\|x_i-\mathrm{dec}(h_i)\|^2
         +\frac\lambda K\,\mathrm{mean}_i\|h_i-\mathrm{sgn}(h_i)\|^2,\quad h=\tanh(\mathrm{enc}(x))
-    :shapes: x (n, d); h (n, bits); dec(h) (n, d) rebuilds standardised features; codes int8
-        (n, bits)
-    :defaults: 10 neighbours, negatives beyond the nearest 0.3 of the training rows, m = bits / 4,
-        beta = 1, lam = 0.1; the paper's values were not available, and these are not tuned
+    :shapes: x (n, d); h (n, bits); dec(h) (n, d) rebuilds standardised features; codes int8 (n,
+        bits)
+    :defaults: 10 neighbours, negatives beyond the nearest three tenths of the training rows, m =
+        bits / 4, beta = 1, lam = 0.1; the paper's values were not available, and these are not
+        tuned
     :departures: the features are those of this package's backbones, centred and of unit length for
-        the neighbours; the decoder is linear; triplets are formed within batches, with one
-        positive and all negatives of each anchor; Adam with cosine decay instead of SGD
+        the neighbours; the decoder is linear; triplets are formed within batches, with one positive
+        and all negatives of each anchor; Adam with cosine decay instead of SGD
     :fidelity: simplified
     """
 
