@@ -156,6 +156,16 @@ def test_neighbours_leave_out_what_lacks_a_length_and_do_not_test_few_pairs() ->
     assert frame[["p", "p_holm"]].isna().all(axis=None)
 
 
+def test_neighbours_do_not_test_runs_that_are_equal() -> None:
+    first = np.linspace(0.5, 0.6, 18).reshape(6, 3)
+    for differing, tested in ((5, False), (6, True)):
+        second = first.copy()
+        second.flat[:differing] += 0.01
+        frame = neighbours(runs({"first": first.tolist(), "second": second.tolist()}))
+        assert frame.loc[0, ["pairs", "wins"]].tolist() == [18, differing]
+        assert np.isfinite(frame.loc[0, "p"]) == tested
+
+
 def test_neighbours_name_bad_records() -> None:
     records = runs({"a": [[0.9]], "b": [[0.5]]})
     with pytest.raises(ValueError, match="no column map_5000"):

@@ -92,6 +92,7 @@ GLUED: dict[str, dict[str, tuple[float, float]]] = {
         "best_ten": (0.75, 1.0),
         "noise_left": (0.6, 0.85),
         "wins": (0.31, 0.32),
+        "win_owners": (3, 3),
     },
     "09_performance": {
         "cells_needs_the_data": (173, 173),
@@ -102,6 +103,9 @@ GLUED: dict[str, dict[str, tuple[float, float]]] = {
         "ratio_median": (0.9, 1.6),
         "same_k": (0.0, 1e-9),
         "live_map": (0.35, 0.75),
+        "winners_own": (29, 29),
+        "winners_own_chance": (10.3, 10.5),
+        "measured_beyond": (8, 14),
     },
 }
 """Glued numbers of a chapter and the range each must lie in at smoke scale."""
