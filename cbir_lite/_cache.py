@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -18,22 +19,29 @@ import numpy.typing as npt
 
 ENV = "CBIR_LITE_CACHE"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_CUT_SHORT = re.compile(r"\d+ requested and \d+ written")
+"""NumPy's words for an array that did not fit on the disk: its error has no number."""
 
 
 class CacheUnwritable(OSError):
-    """The cache folder cannot be created or written; names the path and the remedy."""
+    """A file or folder, of the cache or not, cannot be written; names the path and the remedy."""
 
 
 def _unwritable(path: Path, error: OSError) -> CacheUnwritable:
+    # A path of the user's own is not the cache's: another cache would not help.
+    inside = path.resolve().is_relative_to(_root().resolve())
+    remedy = f"Set the environment variable {ENV} to" if inside else "Choose"
     return CacheUnwritable(
         f"cannot write {path} ({error.strerror or error}). "
-        f"Set the environment variable {ENV} to a folder that is writable and has room."
+        f"{remedy} a folder that is writable and has room."
     )
 
 
 def no_room(error: OSError) -> bool:
     """Whether an error means that the place cannot be written, not that a source is missing."""
-    return error.errno in _NO_ROOM and not isinstance(error, CacheUnwritable)
+    if isinstance(error, CacheUnwritable):
+        return False
+    return error.errno in _NO_ROOM or (error.errno is None and bool(_CUT_SHORT.search(str(error))))
 
 
 def make_dir(path: Path) -> Path:
@@ -51,16 +59,18 @@ def cache_dir() -> Path:
     The folder is created on demand. Raises :class:`CacheUnwritable` if it cannot be. A filled
     cache that is read-only can be read: only writing (:func:`atomic_write`, :func:`lock`) fails.
     """
+    return make_dir(_root())
+
+
+def _root() -> Path:
     given = os.environ.get(ENV)
     if given:
-        root = Path(given).expanduser().resolve()
-    elif sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        root = Path(os.environ["LOCALAPPDATA"]) / "cbir_lite" / "cache"
-    elif sys.platform == "darwin":
-        root = Path.home() / "Library" / "Caches" / "cbir_lite"
-    else:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cbir_lite"
-    return make_dir(root)
+        return Path(given).expanduser().resolve()
+    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
+        return Path(os.environ["LOCALAPPDATA"]) / "cbir_lite" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "cbir_lite"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cbir_lite"
 
 
 @contextmanager

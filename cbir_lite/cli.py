@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +66,16 @@ ModelBackbone = Annotated[
     ),
 ]
 Bits = Annotated[int, typer.Option(help="Code length (dimensions for real-valued systems).")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same codes.")]
+
+
+def _seed(seed: int) -> int:
+    """The seed; ``ValueError`` unless every generator of numbers takes it."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed={seed}: use a whole number in 0..{2**32 - 1}")
+    return seed
+
+
+Seed = Annotated[int, typer.Option(help="The same seed gives the same codes.", callback=_seed)]
 Results = Annotated[Path, typer.Option(help="Folder of the measured records.")]
 
 
@@ -97,8 +106,10 @@ def methods(
     if not cards:
         known = ", ".join(sorted({c.folder for c in registry.cards().values()}))
         raise ValueError(f"no systems in folder {folder!r}; there are {known}")
+    variants = {c.id: list(registry.get(c.id).variants) for c in cards}
     if as_json:
-        typer.echo(json.dumps([c.to_dict() for c in cards], indent=1))
+        listed = [c.to_dict() | {"variants": variants[c.id]} for c in cards]
+        typer.echo(json.dumps(listed, indent=1))
         return
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("folder", "id", "year"):
@@ -111,6 +122,8 @@ def methods(
         above = c.folder
         table.add_row(shown, c.id, str(c.year), ", ".join(c.supervision), c.fidelity, c.summary)
     _show(table)
+    if named := [f"{id_}/{v}" for id_, own in variants.items() for v in own]:
+        typer.echo(f"Variants: {', '.join(named)}")
 
 
 @app.command()
@@ -196,11 +209,8 @@ def _writable(path: Path, *, picture: bool = False) -> None:
 
     A ``picture`` has to have an ending that matplotlib writes.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}: {error.filename}") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
+    _writable_folder(path.parent, path)
+    if path.is_dir():
         raise ValueError(f"cannot write {path}: give a file in a folder that is writable")
     if picture:
         from matplotlib.backend_bases import FigureCanvasBase
@@ -208,6 +218,21 @@ def _writable(path: Path, *, picture: bool = False) -> None:
         endings = sorted(FigureCanvasBase.get_supported_filetypes())
         if path.suffix.removeprefix(".").lower() not in endings:
             raise ValueError(f"cannot write {path}: its ending is none of {', '.join(endings)}")
+
+
+def _writable_folder(folder: Path, wanted: Path) -> None:
+    """Make a folder and try to write there; ``ValueError`` that names ``wanted`` if it fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write {wanted}: {error.strerror}: {error.filename}") from error
+    try:
+        # Permissions do not tell: nobody can make files in /proc, and root may do all else.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write {wanted}: choose a folder that is writable and has room"
+        ) from error
 
 
 def _setting(protocol: str, backbone: str) -> Any:
@@ -235,7 +260,14 @@ def bench(
     output: Results = Path("book/results"),
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.")] = None,
     methods: Annotated[str, typer.Option(help="Only these systems, separated by commas.")] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what is missing.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only count what is missing. Protocols of the emoji set are drawn from it: on "
+            "first use this may fetch and prepare it.",
+        ),
+    ] = False,
 ) -> None:
     """Measure a suite into records; started again, it does what is missing.
 
@@ -249,6 +281,8 @@ def bench(
         if unknown := ", ".join(sorted(wanted.difference(known))):
             raise ValueError(f"suite {suite} has no system {unknown}; it has {', '.join(known)}")
         specs = [s for s in specs if s.method in wanted]
+    if not dry_run:
+        _writable_folder(output, output)
     failures = grid.run_suite(specs, output, workers=workers, dry_run=dry_run)
     for line in failures:
         typer.echo(typer.style("failed: ", fg="red", bold=True) + line, err=True)
@@ -269,6 +303,8 @@ def table(
     """
     from cbir_lite import plots, survey
 
+    if csv is not None:
+        _writable(csv)
     frame = survey.table(int(number) if number.isdigit() else number.upper())
     printed_only = "bits" not in frame.columns
     if not printed_only:
@@ -381,7 +417,7 @@ def show(
     protocol: Protocol = "cifar10-59k",
     backbone: ModelBackbone = None,
     bits: Bits = 32,
-    k: Annotated[int, typer.Option(help="How many results.")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", help="How many results.")] = 10,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("show.png"),
 ) -> None:
     """Draw what a system finds for one query: top k, right and wrong marked.

@@ -134,12 +134,17 @@ def test_methods_as_json_and_as_a_table() -> None:
             row = survey.method(card["id"])
             assert (card["name"], card["year"]) == (row.name, row.year)
             assert card["citations"] == list(row.citations)
+    known = [n for c in cards for n in (c["id"], *(f"{c['id']}/{v}" for v in c["variants"]))]
+    assert known == registry.names()
     text = cbir("methods")
+    assert re.findall(r"\w+/\w+", text.partition("Variants: ")[2]) == [n for n in known if "/" in n]
     for card in cards:
         assert re.search(rf"\b{card['id']}\s+{card['year']}\b", text)
     one = cbir("methods", "--folder", "triplet")
     assert "dtsh" in one
     assert "dpsh" not in one
+    assert one.endswith("\nVariants: drsch/bit_scalable\n")
+    assert "Variants" not in cbir("methods", "--folder", "recurrent")
 
 
 def test_fetch_counts_images_and_names_the_licence(tmp_path: Path) -> None:
@@ -170,7 +175,7 @@ def test_train_prints_the_measure_and_saves_the_system(tmp_path: Path) -> None:
     low, high = evaluation.interval()
     assert f"mAP {evaluation.mean_ap():.4f} (between {low:.4f} and {high:.4f}" in text
     saved = cbir("show", "5", "--model", "new/itq.pt", *TINY, "--k", "4", "--out", "a.png")
-    trained = cbir("show", "5", "--method", "itq", *TINY, "--k", "4", "--out", "b.png")
+    trained = cbir("show", "5", "--method", "itq", *TINY, "-k", "4", "--out", "b.png")
     assert re.match(r"query 5: \d: top 4 of \d+ by ITQ, [0-4] of 4 relevant\n", saved)
     assert "written to b.png" in trained
     assert Image.open("a.png").size == Image.open("b.png").size
@@ -203,6 +208,9 @@ def test_bench_measures_what_is_missing(tmp_path: Path) -> None:
     line = "{{methods: [{}], protocols: [digits], backbone: pixels, bits: [8], seeds: [0]}}"
     suite.write_text("grids:\n - " + line.format("lsh, itq"))
     words = ("bench", "--suite", str(suite), "--output", "out", "--workers", "1")
+    assert "on first use this may fetch and prepare it" in " ".join(
+        re.sub(r"[^\w.:]", " ", cbir("bench", "--help")).split()
+    )
     assert "0 of 2 runs are there" in cbir(*words, "--dry-run")
     assert not Path("out").exists()
     cbir(*words, "--methods", "lsh")
@@ -253,7 +261,7 @@ def test_table_shows_reported_beside_measured(tmp_path: Path) -> None:
     rows += [record(3, 0.10, code_hash="old", bits=32), record(4, 0.20, params='{"lr": 1}')]
     rows += [record(5, 0.30, backbone="pixels"), record(0, 0.9, method="gone", code_hash="1")]
     write_records(tmp_path / "r" / "cifar10.csv", rows)
-    result = CliRunner().invoke(app, ["table", "2", "--results", "r", "--csv", "t.csv"])
+    result = CliRunner().invoke(app, ["table", "2", "--results", "r", "--csv", "new/t.csv"])
     text = result.stdout
     assert "2 records of earlier code are left out" in result.stderr
     printed = survey.table(2)
@@ -269,7 +277,7 @@ def test_table_shows_reported_beside_measured(tmp_path: Path) -> None:
     assert text.index("CIFAR-10: mAP") != text.index("MS COCO: mAP")
     assert "needs the data" in text
     assert max(map(len, text.splitlines())) <= 160
-    frame = pd.read_csv("t.csv")
+    frame = pd.read_csv("new/t.csv")
     assert frame["reported"].notna().sum() == printed["value"].notna().sum()
     assert frame["measured"].notna().sum() == 1
 
@@ -366,6 +374,8 @@ def test_index_with_a_saved_system() -> None:
         (("train", "itq", "--protocol", "digits", "--backbone", "vgg"), ("vgg", "NETWORK-SIZE")),
         (("train", "itq", "--protocol", "digits", "--bits", "0"), ("bits=0", "1..4096")),
         (("train", "itq", *TINY[:4], "--bits", "99"), ("99", "64")),
+        (("train", "itq", *TINY, "--seed", "-1"), ("seed=-1", "0..4294967295")),
+        (("index", ".", "--seed", "4294967296"), ("seed=4294967296", "0..4294967295")),
         (("train", "itq", *TINY, "--save", "."), ("cannot write .", "folder that is writable")),
         (("train", "itq", *TINY, "--save", os.devnull + "/m.pt"), ("cannot write", "/m.pt")),
         (("features", "cifar10", "--backbone", "vgg-1"), ("vgg-1", "NETWORK-SIZE")),
@@ -374,6 +384,7 @@ def test_index_with_a_saved_system() -> None:
         (("fetch", "folder:nowhere"), ("nowhere", "no such folder")),
         (("bench", "--suite", "surve"), ("surve", "survey")),
         (("bench", "--suite", "spin.yaml"), ("spin.yaml",)),
+        (("bench", "--output", os.devnull), ("cannot write /dev/null", "File exists")),
         (("methods", "--folder", "rnn"), ("rnn", "recurrent")),
         (("table", "7"), ("7", "1 to 4")),
         (("table", "five"), ("FIVE", "1 to 4")),
@@ -400,6 +411,32 @@ def test_errors_name_the_value_and_the_remedy(words: tuple[str, ...], parts: lis
     line = fails(*words)
     for part in parts:
         assert part in line
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder where root cannot write either")
+def test_places_that_cannot_be_written_are_told_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(grid_module, "run_grid", work)
+    monkeypatch.setattr("cbir_lite.bench.open_setting", work)
+    monkeypatch.setattr("cbir_lite.bench.records.read_records", work)
+    suite = Path("tiny.yaml")
+    suite.write_text(
+        "grids: [{methods: [lsh], protocols: [digits], backbone: pixels, bits: [8], seeds: [0]}]"
+    )
+    for words, path in (
+        (("bench", "--suite", str(suite), "--output"), "/proc"),
+        (("train", "itq", *TINY, "--save"), "/proc/x.pt"),
+        (("table", "2", "--csv"), "/proc/x.csv"),
+        (("table", "2", "--csv"), "."),
+    ):
+        line = fails(*words, path)
+        assert f"cannot write {path}: " in line
+        assert "folder that is writable" in line
+        assert "CBIR_LITE_CACHE" not in line
 
 
 def test_a_file_that_is_no_image_and_one_that_is_no_system() -> None:

@@ -52,12 +52,13 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
             right and wrong are unknown and nothing is marked.
         k: how many results.
 
-    Raises ``ValueError`` for a position outside the queries and for a file that is missing or
-    unreadable.
+    Raises ``ValueError`` for a position outside the queries, for a file that is missing or
+    unreadable, and where texts would have to be drawn.
     """
     from cbir_lite import plots  # here, so that `nearest` alone does not wait for it
 
     images = setting.image_set
+    _refuse_texts(setting, setting.frozen.database)
     last = len(setting.frozen.query) - 1
     text = str(query)
     labels = None
@@ -66,11 +67,7 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
         if not 0 <= position <= last:
             raise ValueError(f"query {position} is outside 0..{last} of {setting.frozen.name}")
         row = int(setting.frozen.query[position])
-        if max(row, int(setting.frozen.database.max())) >= len(images):
-            raise ValueError(
-                f"{setting.frozen.name} has texts, which cannot be drawn: use a protocol of "
-                "pictures, such as emoji-sketch-to-image"
-            )
+        _refuse_texts(setting, setting.frozen.query[position : position + 1])
         # The query as the measures see it: of the side that it is on.
         queries, database = setting.represent(method)
         at, distances = nearest_codes(method, queries[position : position + 1], database, k)
@@ -101,6 +98,15 @@ def picture(setting: Setting, method: Method, query: str | int, k: int = 10) -> 
     return axes.figure, words
 
 
+def _refuse_texts(setting: Setting, rows: NDArray[np.int64]) -> None:
+    """Raise ``ValueError`` if some of the items (n,) are texts, which are numbered after images."""
+    if int(rows.max()) >= len(setting.image_set):
+        raise ValueError(
+            f"{setting.frozen.name} has texts, which cannot be drawn: use a protocol of pictures, "
+            "such as emoji-sketch-to-image"
+        )
+
+
 def features_of_file(setting: Setting, path: str | Path, kind: str = "pooled") -> NDArray[Any]:
     """Features (1, ...) of an image file as the database's images have them.
 
@@ -117,7 +123,7 @@ def features_of_file(setting: Setting, path: str | Path, kind: str = "pooled") -
         one = np.asarray(file).reshape(1, height, width, channels)
     query = unlabelled(one, Path(path).name)
     if kind != "pooled" or not features.is_handcrafted(setting.backbone):
-        return features.load(query, setting.backbone, kind, progress=False)
+        return features.load(query, setting.backbone, kind, progress=False, keep=False)
     rows = setting.frozen.train
     parts = [pixels(whole, int(i), int(i) + 1, FOLDER_SIZE) for i in rows]
     return handcrafted.describe(

@@ -14,11 +14,13 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import yaml
@@ -37,6 +39,13 @@ from cbir_lite.methods import registry
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 _SETTINGS: dict[str, Setting] = {}
 _GRID_KEYS = {"methods", "protocols", "backbone", "bits", "seeds"}
+_LISTS = (
+    ("methods", str, "names, or keys with lists"),
+    ("protocols", str, "names"),
+    ("bits", int, "whole numbers"),
+    ("seeds", int, "whole numbers"),
+)
+"""Keys of a grid whose value is a list: what it holds, in Python and in words."""
 
 
 def suite_names() -> list[str]:
@@ -74,30 +83,60 @@ def load_suite(name: str | Path) -> list[Spec]:
         raise ValueError(f"suite {name}: `grids:` must be a list of grids, see suites/survey.yaml")
     specs: list[Spec] = []
     for number, grid in enumerate(grids):
-        wrong = (set(grid) - {"params", "vary"}) ^ _GRID_KEYS
-        if wrong:
-            raise ValueError(f"suite {name}: grid {number}: missing or unknown {sorted(wrong)}")
-        where = f"suite {name}: grid {number}"
-        for key in ("protocols", "bits", "seeds"):
-            if not isinstance(grid[key], list) or not grid[key]:
-                raise ValueError(f"{where}: `{key}:` must be a list, not {grid[key]!r}")
-        methods, params = _chosen(grid["methods"], where), grid.get("params") or {}
-        vary = grid.get("vary") or {}
-        known = {m: registry.get(m).parameters() for m in methods}
-        for key in (*params, *vary):
-            if not any(key in k for k in known.values()):
-                raise ValueError(f"{where}: no system has the hyper-parameter {key!r}")
-            if key in vary and (not isinstance(vary[key], list) or not vary[key]):
-                raise ValueError(f"{where}: `vary: {{{key}: }}` must be a list, not {vary[key]!r}")
-        others = [{key: value} for key, values in vary.items() for value in values]
-        for seed, bits, method, other in itertools.product(
-            grid["seeds"], grid["bits"], methods, [{}, *others]
-        ):
-            if not known[method].keys() >= other.keys():
-                continue
-            own = {k: v for k, v in (params | other).items() if k in known[method]}
-            specs.append(Spec(method, tuple(grid["protocols"]), grid["backbone"], bits, seed, own))
+        specs += _specs(grid, f"suite {name}: grid {number}")
     return sorted(specs, key=lambda s: s.seed)
+
+
+def _specs(grid: dict[str, Any], where: str) -> list[Spec]:
+    """The specs of one grid; raises ``ValueError`` naming the place and the key."""
+    _check_types(grid, where)
+    methods = _chosen(grid["methods"], where)
+    params, vary = grid.get("params") or {}, grid.get("vary") or {}
+    known = {m: registry.get(m).parameters() for m in methods}
+    for key in (*params, *vary):
+        if not any(key in k for k in known.values()):
+            raise ValueError(f"{where}: no system has the hyper-parameter {key!r}")
+    others = [{key: value} for key, values in vary.items() for value in values]
+    specs: list[Spec] = []
+    for seed, bits, method, other in itertools.product(
+        grid["seeds"], grid["bits"], methods, [{}, *others]
+    ):
+        if not known[method].keys() >= other.keys():
+            continue
+        own = {k: v for k, v in (params | other).items() if k in known[method]}
+        specs.append(Spec(method, tuple(grid["protocols"]), grid["backbone"], bits, seed, own))
+    return specs
+
+
+def _check_types(grid: dict[str, Any], where: str) -> None:
+    """Raise ``ValueError`` for a key too many or too few, and for a value of the wrong type."""
+    if wrong := (set(grid) - {"params", "vary"}) ^ _GRID_KEYS:
+        raise ValueError(f"{where}: missing or unknown {sorted(map(str, wrong))}")
+    for key, type_, called in _LISTS:
+        given = grid[key]
+        if key == "methods" and isinstance(given, dict):
+            continue  # what the systems must be, see _chosen
+        # Not isinstance: true and false are integers too.
+        if not isinstance(given, list) or not given or any(type(v) is not type_ for v in given):
+            raise ValueError(f"{where}: `{key}:` must be a list of {called}, not {given!r}")
+    if not isinstance(grid["backbone"], str):
+        raise ValueError(f"{where}: `backbone:` must be a name, not {grid['backbone']!r}")
+    for key in ("params", "vary"):
+        _check_parameters(key, grid.get(key) or {}, where)
+
+
+def _check_parameters(key: str, given: Any, where: str) -> None:
+    """Raise ``ValueError`` unless ``params`` or ``vary`` (the ``key``) give values by name; code
+    length and seed have keys of their own.
+    """
+    if not isinstance(given, dict):
+        raise ValueError(f"{where}: `{key}:` must be names with values, not {given!r}")
+    for name, value in given.items():
+        if name in ("bits", "seed"):
+            own = name.removesuffix("s") + "s"
+            raise ValueError(f"{where}: `{key}: {{{name}: }}` is not possible, use `{own}:`")
+        if key == "vary" and (not isinstance(value, list) or not value):
+            raise ValueError(f"{where}: `vary: {{{name}: }}` must be a list, not {value!r}")
 
 
 def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
@@ -108,7 +147,7 @@ def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
     """
     if isinstance(methods, list):
         return methods
-    if not isinstance(methods, dict) or not all(isinstance(v, list) for v in methods.values()):
+    if not all(isinstance(v, list) for v in methods.values()):
         raise ValueError(
             f"{where}: `methods:` must be a list of names, or keys with lists, not {methods!r}"
         )
@@ -142,10 +181,45 @@ def _start_worker() -> None:
     quick_training()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
-    )
+class _Workers:
+    """A pool of processes, and another one when a killed worker has broken it."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._pool = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self._size, mp_context=context, initializer=_start_worker)
+
+    def submit(self, spec: Spec, output: Path) -> Future[Any]:
+        """Let a process do a run."""
+        try:
+            return self._pool.submit(_work, spec, output)
+        except BrokenProcessPool:
+            self._pool = self._new()
+            return self._pool.submit(_work, spec, output)
+
+    def finished(self, specs: Iterable[Spec], output: Path) -> Iterator[tuple[Spec, Future[Any]]]:
+        """Each spec with its finished run, as many running at a time as there are processes."""
+        queue = iter(specs)
+        running = {self.submit(s, output): s for s in itertools.islice(queue, self._size)}
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), future
+                following = next(queue, None)
+                if following is not None:
+                    running[self.submit(following, output)] = following
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is KeyboardInterrupt:
+            for process in (self._pool._processes or {}).values():
+                process.kill()
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _key(spec: Spec) -> str:
@@ -175,7 +249,9 @@ def run_grid(
         workers: processes of one thread each; default: one a core.
         progress: whether to show a bar and a line for each finished run.
 
-    Ctrl-C stops at once and keeps every finished run.
+    A worker that is killed takes those beside it along, so all runs of that moment are done again
+    at the end, one at a time; those that kill their worker there too have failed. Ctrl-C stops at
+    once and keeps every finished run.
     """
     output = Path(output)
     todo = missing(specs, read_records(output))
@@ -186,52 +262,54 @@ def run_grid(
         return []
     workers = min(workers or os.cpu_count() or 1, len(todo))
     failures: list[str] = []
+    again: list[Spec] = []
+    bar = tqdm(total=len(todo), desc="runs", unit="run", disable=not progress)
+
+    def report(spec: Spec, future: Future[Any]) -> None:
+        line = _named(spec)
+        try:
+            seconds, records = future.result()
+            line += f": mAP@all {records[0]['map_all']:.4f} in {seconds:.1f} s"
+        except Exception as error:  # a failed run must not take the others with it
+            failures.append(f"{line}: {type(error).__name__}: {error}")
+            line = f"FAILED {failures[-1]}"
+        bar.update()
+        if progress:
+            bar.write(line)
+
+    with bar, _one_thread():
+        with _Workers(workers) as pool:
+            for spec, future in pool.finished(todo, output):
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    report(spec, future)
+                    continue
+                again.append(spec)
+                if progress:
+                    bar.write(f"{_named(spec)}: a worker was killed, this run is done again")
+        if again:
+            with _Workers(1) as pool:
+                for spec, future in pool.finished(again, output):
+                    report(spec, future)
+    return failures
+
+
+def _named(spec: Spec) -> str:
+    return f"{spec.method} {spec.bits} bits seed {spec.seed} ({spec.protocols[0]})"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that are started in this block calculate with one thread each."""
     before = {k: os.environ.get(k) for k in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, "1"))
-    pool = _pool(workers)
-
-    def submit(spec: Spec) -> Future[Any]:
-        nonlocal pool
-        try:
-            return pool.submit(_work, spec, output)
-        except BrokenProcessPool:  # a killed worker takes its pool with it, not the grid
-            pool = _pool(workers)
-            return pool.submit(_work, spec, output)
-
     try:
-        queue = iter(todo)
-        running = {submit(s): s for s in itertools.islice(queue, workers)}
-        bar = tqdm(total=len(todo), desc="runs", unit="run", disable=not progress)
-        while running:
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                spec = running.pop(future)
-                line = f"{spec.method} {spec.bits} bits seed {spec.seed} ({spec.protocols[0]})"
-                try:
-                    seconds, records = future.result()
-                    line += f": mAP@all {records[0]['map_all']:.4f} in {seconds:.1f} s"
-                except Exception as error:  # a failed run must not take the others with it
-                    failures.append(f"{line}: {type(error).__name__}: {error}")
-                    line = f"FAILED {failures[-1]}"
-                bar.update()
-                if progress:
-                    bar.write(line)
-                following = next(queue, None)
-                if following is not None:
-                    running[submit(following)] = following
-        bar.close()
-    except KeyboardInterrupt:
-        for process in (pool._processes or {}).values():
-            process.kill()
-        raise
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
         for k, v in before.items():
             if v is None:
                 os.environ.pop(k, None)
             else:
                 os.environ[k] = v
-    return failures
 
 
 def _left(seconds: pd.Series) -> str:

@@ -135,8 +135,13 @@ class Index:
             if not path.is_file():
                 raise ValueError(f"{path}: no such file")
             read_image(path, at_least=1)
+        # Every query is a new set: kept, each would leave files in the cache that nobody reads.
         x = features.load(
-            unlabelled(paths, "queries"), self.backbone, self.method.reads, progress=False
+            unlabelled(paths, "queries"),
+            self.backbone,
+            self.method.reads,
+            progress=False,
+            keep=False,
         )
         return nearest(self.method, x, self.database, k)
 

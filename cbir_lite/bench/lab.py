@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cbir_lite._workers import quick_training
 from cbir_lite.bench.setting import SCALES, Setting, at_scale
 from cbir_lite.datasets import Split
+from cbir_lite.datasets.split import SHOWS
 from cbir_lite.methods import registry
 from cbir_lite.methods.base import Method
 from cbir_lite.retrieval import distance_blocks, evaluate_distances
@@ -85,16 +86,13 @@ class Lab:
     ) -> Method:
         """A fitted system.
 
-        ``labels`` (n_train, C) replace those of the training images; ``options`` go to
-        :meth:`Setting.split`, e.g. ``labelled_fraction``.
+        ``labels`` (n_train, C) replace those of the training images, where the system sees them;
+        ``options`` go to :meth:`Setting.split`, e.g. ``labelled_fraction``.
         """
         method = self.create(system, **params)
         split = self.setting.split(method, **(options or {}))
         if labels is not None:
-            split = Split(
-                split.x, labels, split.supervision, split.indices, database=split.database,
-                views=split.views, other=split.other, parts=split.parts,
-            )  # fmt: skip
+            split = _relabelled(split, labels)
         return method.fit(split)
 
     def ap(self, method: Method) -> NDArray[np.float64]:
@@ -133,5 +131,23 @@ class Lab:
 
     def relaxed(self, method: Method) -> NDArray[np.float64]:
         """AP of each query before the sign: cosine of the real-valued outputs."""
-        queries, database = (method.embed(self.setting.rows(p)) for p in ("query", "database"))
+        queries, database = (
+            method.embed(self.setting.rows(part, method.reads)) for part in ("query", "database")
+        )
         return self.ranked(queries, database)
+
+
+def _relabelled(split: Split, labels: NDArray[np.uint8]) -> Split:
+    """The split with other labels (n, C); the rows that show theirs stay the same."""
+    return Split(
+        split.x,
+        labels,
+        split.supervision,
+        split.indices,
+        split.labelled if SHOWS[split.supervision] == "some" else None,
+        split.database,
+        split.views,
+        split.other,
+        split.parts,
+        split.semantics,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import sys
 from pathlib import Path
 
@@ -18,10 +18,17 @@ def reset_peak() -> None:
 
 
 def peak_mb() -> float:
-    """Largest resident memory in MiB since :func:`reset_peak`, else since the process started."""
+    """Largest resident memory in MiB since :func:`reset_peak`, else since the process started.
+
+    NaN where the system tells neither (Windows).
+    """
     if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
+    try:
+        import resource
+    except ImportError:
+        return math.nan
     scale = 1024 * 1024 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale

@@ -82,14 +82,18 @@ def read_records(*paths: str | Path) -> pd.DataFrame:
     """
     files: list[Path] = []
     for path in map(Path, paths):
-        files += (
-            sorted(f for f in path.glob("*.csv") if f.name != CLAIMS) if path.is_dir() else [path]
-        )
+        files += _inside(path) if path.is_dir() else [path]
     frames = [_read(f) for f in files if f.exists()]
     frames = [f for f in frames if len(f)]
     if not frames:
         return pd.DataFrame(columns=list(COLUMNS))
     return pd.concat(frames, ignore_index=True)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """The records files of a folder, in order of name."""
+    # Names with a dot in front are files that another process is writing.
+    return sorted(f for f in folder.glob("[!.]*.csv") if f.name != CLAIMS)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -142,17 +142,19 @@ def mark_stale(records: pd.DataFrame) -> pd.DataFrame:
 @lru_cache
 def commit() -> str:
     """The git commit of the source tree, or ``unknown`` outside one."""
+    file = Path(cbir_lite.__file__)
     try:
-        result = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"],
-            cwd=Path(cbir_lite.__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        # An installed package may lie in an ignored folder of somebody else's tree.
+        _git("ls-files", "--error-unmatch", file.name, folder=file.parent)
+        return _git("rev-parse", "--short=12", "HEAD", folder=file.parent)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return result.stdout.strip()
+
+
+def _git(*words: str, folder: Path) -> str:
+    """What a git command prints in a folder; raises ``CalledProcessError`` if it fails."""
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def run(

@@ -23,6 +23,16 @@ from cbir_lite.datasets.loaders import load
 
 Indices = npt.NDArray[np.int64]
 RULES = ("rest", "all_but_query", "train")
+EMOJI = (
+    *(f"emoji-{task}" for task in ("category", "instance", "sketch", "zero_shot_sketch", "faces")),
+    *(
+        f"emoji-{task}{judged}"
+        for task in ("text-to-image", "image-to-text", "sketch-to-image", "sketch-zero-shot")
+        for judged in ("", "-concept")
+    ),
+    "emoji-tags",
+)
+"""Protocols without a file, drawn from the emoji set: the bench and ``cbir`` know them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +43,8 @@ class Protocol:
         name: name of the file, the first column of every table.
         dataset: name for :func:`cbir_lite.datasets.load`.
         query, train, database: int64 indices into the set, ascending. Queries are in neither of
-            the others; training images are in the database or not, as the protocol says.
+            the others; training images are in the database or not, as the protocol says. Another
+            order is refused: rows of the database are found by bisection.
         n_images: size of the whole set.
         description: how the indices were drawn.
     """
@@ -55,6 +66,8 @@ class Protocol:
             self._forbid(outside, f"{part} has indices outside 0..{self.n_images - 1}")
             values, counts = np.unique(indices, return_counts=True)
             self._forbid(values[counts > 1], f"{part} has duplicates")
+            fallen = indices[1:][np.diff(indices) < 0]
+            self._forbid(fallen, f"{part} is not ascending (use np.sort), out of place")
             frozen = indices.view()
             frozen.flags.writeable = False
             object.__setattr__(self, part, frozen)
@@ -172,7 +185,8 @@ def protocol(name: str | Path) -> Protocol:
     if base not in protocol_names():
         raise ValueError(
             f"unknown protocol {text!r}; known: {', '.join(protocol_names())}, or a path to a "
-            ".json file"
+            ".json file; of the emoji set, opened by `cbir` and cbir_lite.bench.open_setting: "
+            f"{', '.join(EMOJI)}"
         )
     file = resources.files("cbir_lite.datasets") / "protocols" / f"{base}.json"
     whole = _parse(file.read_text(encoding="utf-8"), f"{base}.json")

@@ -28,12 +28,13 @@ def augment(images: NDArray[np.uint8], view: str) -> NDArray[np.uint8]:
     Args:
         images: uint8 (n, h, w, c).
         view: ``rotateD`` (D whole degrees, counter-clockwise, e.g. ``rotate-10``), ``flip``
-            (left and right exchanged) or ``cropN`` (a random square part, mirrored half the time,
-            resized back; another N gives other crops). What lies outside the picture is filled by
-            reflection.
+            (left and right exchanged) or ``cropN`` (a random part of the picture's proportions,
+            mirrored half the time, resized back; another N gives other crops). What lies outside
+            the picture is filled by reflection.
 
     Returns:
-        uint8 of the same shape. Raises ``ValueError`` for another view.
+        uint8 of the same shape; what is turned keeps its proportions. Raises ``ValueError`` for
+        another view.
 
     >>> augment(np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1), "flip").ravel()
     array([1, 0, 3, 2], dtype=uint8)
@@ -44,7 +45,7 @@ def augment(images: NDArray[np.uint8], view: str) -> NDArray[np.uint8]:
         )
     if view == "flip":
         return np.ascontiguousarray(images[:, :, ::-1])
-    theta = _maps(len(images), view)
+    theta = _maps(len(images), view, images.shape[1] / images.shape[2])
     parts = [
         _resample(images[a : a + _BLOCK], theta[a : a + _BLOCK])
         for a in range(0, len(images), _BLOCK)
@@ -52,13 +53,16 @@ def augment(images: NDArray[np.uint8], view: str) -> NDArray[np.uint8]:
     return np.concatenate(parts)
 
 
-def _maps(n: int, view: str) -> Tensor:
-    """Affine maps (n, 2, 3) from places of the view to places of the picture, both in [-1, 1]."""
+def _maps(n: int, view: str, aspect: float) -> Tensor:
+    """Affine maps (n, 2, 3) from places of the view to places of the picture, both in [-1, 1].
+
+    ``aspect`` is the height of the pictures over their width: a unit is not as long along both.
+    """
     rotation = _ROTATION.match(view)
     if rotation:
         angle = math.radians(int(rotation[1]))
-        one = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0]]
-        return torch.tensor(one).expand(n, 2, 3)
+        c, s = math.cos(angle), math.sin(angle)
+        return torch.tensor([[c, -s * aspect, 0.0], [s / aspect, c, 0.0]]).expand(n, 2, 3)
     crop = _CROP.match(view)
     if crop:
         generator = np.random.default_rng(int(crop[1] or 0))

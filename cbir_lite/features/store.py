@@ -13,7 +13,14 @@ from cbir_lite._cache import atomic_write, cache_dir, lock, sha256_array
 from cbir_lite.datasets import ImageSet
 from cbir_lite.features import handcrafted
 from cbir_lite.features.backbones import NETWORKS, BackboneSpec, weights_hash
-from cbir_lite.features.extract import CODE_VERSION, Kind, extract, is_extracted, pixels
+from cbir_lite.features.extract import (
+    CODE_VERSION,
+    Kind,
+    compute,
+    extract,
+    is_extracted,
+    pixels,
+)
 
 FOLDER_SIZE = 224
 """Side in pixels to which images of a folder are brought where they must be one array."""
@@ -30,6 +37,7 @@ def load(
     train: NDArray[np.int64] | None = None,
     runtime: str = "auto",
     progress: bool = True,
+    keep: bool = True,
 ) -> NDArray[Any]:
     """Features of every image of a set, from the cache or computed now.
 
@@ -44,6 +52,8 @@ def load(
             these alone.
         runtime: ``auto``, ``torch`` or ``openvino``.
         progress: whether to show a bar.
+        keep: whether the cache is read and written; without, they are computed now, for few images
+            that are asked about once.
 
     :func:`widths` says which columns are what. Raises ``ValueError`` for an unknown name or a kind
     that the name does not have.
@@ -53,16 +63,22 @@ def load(
     if first == "images":
         x = pixels(images, 0, len(images), FOLDER_SIZE)
     elif not is_handcrafted(name):
-        x = extract(images, name, cast(Kind, first), runtime=runtime, progress=progress)
+        own = cast(Kind, first)
+        if keep:
+            x = extract(images, name, own, runtime=runtime, progress=progress)
+        else:
+            x = compute(images, name, own, runtime=runtime)
     elif first == "stages" and name == "pixels":
         x = handcrafted.pixel_stages(pixels(images, 0, len(images), FOLDER_SIZE))
     elif first == "pooled":
-        x = _described(images, name, train, progress)
+        x = _described(images, name, train, progress, keep)
     else:
         raise ValueError(f"{name} has no {first}: only backbones have maps and stages")
     if not beside:
         return x
-    return np.concatenate([x, *(_described(images, b, None, progress) for b in beside)], axis=1)
+    return np.concatenate(
+        [x, *(_described(images, b, None, progress, keep) for b in beside)], axis=1
+    )
 
 
 def is_cached(images: ImageSet, name: str, kind: str = "pooled", *, runtime: str = "auto") -> bool:
@@ -116,27 +132,36 @@ def _require_fixed(name: str) -> None:
 
 
 def _described_path(images: ImageSet, name: str, train: NDArray[np.int64] | None) -> Path:
-    # The vocabulary is the one thing a descriptor learns, so its rows are part of the key.
-    rows = "all" if train is None else sha256_array(train)
+    # The vocabulary is the one thing a descriptor learns, so its rows are part of the key; what
+    # learns nothing is the same whatever a system is trained on, and is kept once.
+    rows = sha256_array(train) if train is not None and learns_words(name) else "all"
     text = f"{name} {images.images_hash} {rows} {handcrafted.VERSION}"
     key = hashlib.sha256(text.encode()).hexdigest()[:20]
     return cache_dir() / "features" / f"{name}-{key}.npy"
 
 
 def _described(
-    images: ImageSet, name: str, train: NDArray[np.int64] | None, progress: bool
+    images: ImageSet, name: str, train: NDArray[np.int64] | None, progress: bool, keep: bool
 ) -> NDArray[Any]:
+    if not keep:
+        return _describe(images, name, train, progress)
     path = _described_path(images, name, train)
     if not path.exists():
         with lock(path):
             if not path.exists():
-                array = pixels(images, 0, len(images), FOLDER_SIZE)
-                vocabulary = None if train is None else array[train]
-                x = handcrafted.describe(array, name, vocabulary=vocabulary, progress=progress)
+                x = _describe(images, name, train, progress)
                 with atomic_write(path) as temporary:
                     np.save(temporary, x)
     loaded: NDArray[Any] = np.load(path, mmap_mode="r")
     return loaded
+
+
+def _describe(
+    images: ImageSet, name: str, train: NDArray[np.int64] | None, progress: bool
+) -> NDArray[Any]:
+    array = pixels(images, 0, len(images), FOLDER_SIZE)
+    vocabulary = array[train] if train is not None and learns_words(name) else None
+    return handcrafted.describe(array, name, vocabulary=vocabulary, progress=progress)
 
 
 def is_handcrafted(name: str) -> bool:

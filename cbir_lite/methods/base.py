@@ -41,6 +41,11 @@ def sign(z: NDArray[Any] | torch.Tensor) -> Any:
     return np.where(z >= 0, np.int8(1), np.int8(-1))
 
 
+def is_whole(value: object) -> bool:
+    """Whether a hyper-parameter is a whole number; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def as_float32(x: NDArray[Any]) -> NDArray[np.float32]:
     """A copy in float32. PyTorch converts half precision several times faster than NumPy."""
     own = np.require(x, requirements=["C", "W"])
@@ -101,7 +106,12 @@ class Method(ABC):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bits, int) or not 1 <= self.bits <= 4096:
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, np.generic):
+                # Saved systems and checkpoints are read back only if they hold plain values.
+                setattr(self, f.name, value.item())
+        if not is_whole(self.bits) or not 1 <= self.bits <= 4096:
             raise ValueError(f"bits={self.bits!r}: the code length must be an integer in 1..4096")
 
     @classmethod

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from cbir_lite._cache import atomic_write
 from cbir_lite.datasets import Split
 from cbir_lite.datasets.split import SHOWS
-from cbir_lite.methods.base import Codes, Descriptors, Method, require_finite, sign
+from cbir_lite.methods.base import Codes, Descriptors, Method, is_whole, require_finite, sign
 from cbir_lite.methods.networks import HashNetwork
 
 CHECKPOINT_SECONDS = 10.0
@@ -126,6 +126,22 @@ class DeepMethod(Method):
     dropout: float = 0.2
     validation: float = 0.0
     patience: int = 5
+
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for values with which nothing would be trained."""
+        super().__post_init__()
+        if not is_whole(self.epochs) or self.epochs < 0:
+            raise ValueError(f"epochs={self.epochs!r} must be a whole number of at least 0")
+        if not is_whole(self.batch_size) or self.batch_size < 2:
+            raise ValueError(
+                f"batch_size={self.batch_size!r} must be a whole number of at least 2: one row has "
+                "no pairs and no batch statistics"
+            )
+        if not 0 <= self.validation < 1:
+            raise ValueError(
+                f"validation={self.validation!r} must be in [0, 1), the share of the training rows "
+                "that is held out: use 0.1 or 0.2, or 0 to train on all"
+            )
 
     # -- hooks ---------------------------------------------------------------------------------
 
@@ -228,7 +244,8 @@ class DeepMethod(Method):
 
         ``checkpoint`` names a file that is written every few seconds and from which an
         interrupted run of the same settings continues; it is removed at the end. Raises
-        ``FloatingPointError`` naming the epoch and the loss term that stopped being finite.
+        ``FloatingPointError`` naming the epoch and the loss term that stopped being finite, and
+        ``ValueError`` if an epoch has no batch.
         """
         self._require_parts(split)
         with torch.random.fork_rng(devices=[]):
@@ -321,6 +338,12 @@ class DeepMethod(Method):
                 for k, v in terms.items():
                     sums[k] = sums.get(k, 0.0) + v
                 count += 1
+            if not count:
+                raise ValueError(
+                    f"{name}: epoch {epoch} had no batch, so nothing was trained. There are "
+                    f"{len(data)} training rows after validation={self.validation}: give more "
+                    "rows, of several labels, or a smaller validation"
+                )
             means = {k: v / count for k, v in sums.items()}
             if held_out is not None:
                 means["validation"] = self._validate(held_out)

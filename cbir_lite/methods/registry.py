@@ -60,12 +60,13 @@ def cards() -> dict[str, Card]:
 
 
 def get(name: str) -> type[Method]:
-    """The class of ``id`` or ``id/variant``; raises ``KeyError`` with the closest ids."""
+    """The class of ``id`` or ``id/variant``; raises ``KeyError`` with the closest ids, if any."""
     id_ = name.split("/")[0]
     known = _modules()
     if id_ not in known:
-        near = difflib.get_close_matches(id_, known, n=3) or list(known)
-        raise KeyError(f"no system {id_!r}; closest: {', '.join(near)} (see `cbir methods`)")
+        near = ", ".join(difflib.get_close_matches(id_, known, n=3))
+        hint = f"closest: {near} (see `cbir methods`)" if near else "`cbir methods` lists them"
+        raise KeyError(f"no system {id_!r}; {hint}")
     # Only this one: to import all of them takes seconds.
     return _system(known[id_])
 

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from cbir_lite.retrieval.ties import DENOMINATORS, Float64, Int64, expected_sums, tie_aware_ap
 
-GRADED = ("ndcg", "acg", "wap")
-
 
 def gain_sums(counts: Int64) -> tuple[Int64, Int64, Float64, Float64, Int64]:
     """Reduce counts (nq, groups, most + 1) by shared labels to what ``graded_measures`` takes."""

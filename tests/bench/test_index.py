@@ -264,6 +264,50 @@ def test_backbone_features_are_extracted_once_too(
     assert [(k, features.is_cached(whole, backbone, k)) for k, _ in kinds] == kinds
 
 
+def test_sets_of_which_no_image_is_left_are_forgotten(own: Path) -> None:
+    first = again(own)
+    for path in own.rglob("*.png"):
+        draw(path, 200 + int(path.stem))
+    second = again(own)
+    assert [n for _, n in first.sources.sets] == [n for _, n in second.sources.sets] == [14]
+    assert first.sources.sets != second.sources.sets
+
+
+def test_a_system_that_works_in_place_changes_no_features(own: Path) -> None:
+    class Centred(registry.get("lsh")):  # type: ignore[misc]
+        def fit(self, split: Any, **loop: Any) -> Any:
+            split.x[:] = 0
+            return super().fit(split, **loop)
+
+    for _ in range(2):  # a memory map, then rows of several
+        earlier = package.earlier_index(own / package.NAME)
+        index = build_index(list_folder(own, earlier), Centred(bits=16), HISTOGRAM, earlier)
+        paths = [index.listing.path(i) for i in range(len(index))]
+        x = features.load(datasets.unlabelled(paths, "all"), HISTOGRAM, progress=False)
+        assert (x.max(axis=1) > 0).all()
+        expected = package.pack(index.method.encode(x)).words
+        np.testing.assert_array_equal(index.database.words, expected)  # type: ignore[union-attr]
+        made(own, "lsh").save(own / package.NAME)
+        draw(own / "0000.png", 300)
+
+
+# -- searching -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backbone", [HISTOGRAM, "efficientnet_lite0-32"])
+def test_searches_leave_nothing_in_the_cache(own: Path, tmp_path: Path, backbone: str) -> None:
+    index = made(own, "lsh", backbone)
+    before = sorted((tmp_path / "cache").rglob("*"))
+    for i in range(3):
+        query = draw(tmp_path / "queries" / f"{i}.png", 400 + i)
+        rows, distances = index.search([query], 5)
+        x = np.array(features.load(datasets.unlabelled([query], "q"), backbone, keep=False))
+        expected = package.nearest(index.method, x, index.database, 5)
+        for found, wanted in zip((rows, distances), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    assert sorted((tmp_path / "cache").rglob("*")) == before
+
+
 # -- saved systems ---------------------------------------------------------------------------------
 
 

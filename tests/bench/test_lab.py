@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cbir_lite.bench import Lab, Setting
+from cbir_lite.datasets import Split
 from cbir_lite.methods import registry
 
 
@@ -37,6 +38,42 @@ def test_labels_can_be_replaced(lab: Lab) -> None:
     told = lab.ap(lab.train("greedyhash")).mean()
     misled = lab.ap(lab.train("greedyhash", labels=random)).mean()
     assert misled < told - 0.2
+
+
+def test_replaced_labels_reach_the_rows_that_show_theirs() -> None:
+    class Semi(registry.get("dpsh")):  # type: ignore[misc]
+        supervision = "semi-supervised"
+
+        def fit(self, split: Split, **_: object) -> Semi:
+            self.split = split
+            return self
+
+    lab = Lab(Setting("digits", "pixels"), bits=8)
+    words = np.random.default_rng(0).random((10, 3))
+    options = {"labelled_fraction": 0.5, "semantics": words}
+    own = lab.train(Semi, options=options).split
+    labels = np.roll(own.labels, 1, axis=1)
+    split = lab.train(Semi, labels=np.roll(lab.setting.labels[own.indices], 1, axis=1),
+                      options=options).split  # fmt: skip
+    assert 0 < split.labelled.sum() < len(split)
+    np.testing.assert_array_equal(split.labelled, own.labelled)
+    np.testing.assert_array_equal(split.labels, labels)
+    np.testing.assert_allclose(split.semantics, words, rtol=1e-6)
+
+
+def test_relaxed_outputs_are_of_what_the_system_reads() -> None:
+    class Darkness(registry.get("lsh")):  # type: ignore[misc]
+        reads = "images"
+
+        def embed(self, x: np.ndarray) -> np.ndarray:
+            assert x.shape[1:] == (8, 8, 1)
+            return x.reshape(len(x), -1).astype(np.float32)
+
+    lab = Lab(Setting("digits", "hog"), bits=8)
+    images = lab.setting.image_set.images.reshape(1797, -1).astype(np.float32)
+    frozen = lab.setting.frozen
+    expected = lab.ranked(images[frozen.query], images[frozen.database])
+    np.testing.assert_array_equal(lab.relaxed(Darkness()), expected)
 
 
 def test_real_valued_outputs_rank_by_cosine(lab: Lab) -> None:

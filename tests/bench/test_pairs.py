@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from cbir_lite.bench import gallery, pairs
 from cbir_lite.datasets import Emoji, ImageSet
@@ -217,3 +220,13 @@ def test_a_sketch_asks_as_a_sketch(source: Emoji) -> None:
     texts = pairs.open_setting("emoji-text-to-image", "any")
     with pytest.raises(ValueError, match="emoji-text-to-image has texts, which cannot be drawn"):
         gallery.picture(texts, method, 0)
+
+
+def test_texts_are_not_drawn_as_results_of_a_file(source: Emoji, tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "cat.png")
+    texts = pairs.open_setting("emoji-image-to-text", "any")
+    method = registry.create("prdh", bits=8, epochs=1)
+    method.fit(texts.split(method))
+    for query in (tmp_path / "cat.png", 0):
+        with pytest.raises(ValueError, match="emoji-image-to-text has texts, which cannot be dr"):
+            gallery.picture(texts, method, str(query), 3)

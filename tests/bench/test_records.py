@@ -120,6 +120,23 @@ def test_no_files_give_an_empty_table(tmp_path: Path) -> None:
     assert list(frame.columns) == list(COLUMNS)
 
 
+def test_a_file_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    write_records(tmp_path / "r.csv", [row()])
+    whole = (tmp_path / "r.csv").read_text()
+    for text in (whole, "", whole[:40]):
+        (tmp_path / ".tmp-r-0123.csv").write_text(text)
+        assert len(read_records(tmp_path)) == 1
+
+
+def test_a_measure_that_no_run_has_stays_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    write_records(path, [row(peak_mb=np.nan)])
+    write_records(path, [row(seed=1, peak_mb=np.nan)])
+    assert read_records(path)["peak_mb"].dtype == np.float64
+    write_records(path, [row(seed=2, peak_mb=3.5)])
+    np.testing.assert_array_equal(read_records(path)["peak_mb"], [np.nan, np.nan, 3.5])
+
+
 def _add(path: str, method: str) -> None:
     for seed in range(8):
         write_records(path, [row(method, seed)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,15 +160,38 @@ def test_suite_errors_name_file_and_key(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"s\.yaml: `grids:` must be a list"):
             load_suite(path)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "told"),
+    [
+        ("[digits]", "digits", "`protocols:` must be a list of names, not 'digits'"),
+        ("[digits]", "[1]", "`protocols:` must be a list of names, not [1]"),
+        ("[0]", "0", "`seeds:` must be a list of whole numbers, not 0"),
+        ("[0]", "[0.5]", "`seeds:` must be a list of whole numbers, not [0.5]"),
+        ("[8]", "[a]", "`bits:` must be a list of whole numbers, not ['a']"),
+        ("[8]", "[yes]", "`bits:` must be a list of whole numbers, not [True]"),
+        ("[lsh]", "{supervision: unsupervised}", "`methods:` must be a list of names, or keys"),
+        ("[lsh]", "[1]", "`methods:` must be a list of names, or keys with lists, not [1]"),
+        ("[lsh]", "lsh", "`methods:` must be a list of names, or keys with lists, not 'lsh'"),
+        ("pixels", "5", "`backbone:` must be a name, not 5"),
+        ("pixels", "pixels, 1: 2", "missing or unknown ['1']"),
+        ("pixels", "pixels, params: [1]", "`params:` must be names with values, not [1]"),
+        ("pixels", "pixels, params: {seed: 1}", "`params: {seed: }` is not possible, use `seeds:`"),
+        ("pixels", "pixels, vary: {bits: [8]}", "`vary: {bits: }` is not possible, use `bits:`"),
+        ("pixels", "pixels, vary: 3", "`vary:` must be names with values, not 3"),
+    ],
+)
+def test_wrong_values_of_a_suite_name_file_and_key(
+    tmp_path: Path, right: str, wrong: str, told: str
+) -> None:
+    path = tmp_path / "s.yaml"
     good = "methods: [lsh], protocols: [digits], backbone: pixels, bits: [8], seeds: [0]"
-    for right, wrong, key in (
-        ("[digits]", "digits", "protocols"),
-        ("[0]", "0", "seeds"),
-        ("[lsh]", "{supervision: unsupervised}", "methods"),
-    ):
-        path.write_text(f"grids: [{{{good.replace(right, wrong)}}}]")
-        with pytest.raises(ValueError, match=rf"s\.yaml: grid 0: `{key}:` must be a list"):
-            load_suite(path)
+    path.write_text(f"grids: [{{{good}}}]")
+    assert len(load_suite(path)) == 1
+    path.write_text(f"grids: [{{{good.replace(right, wrong)}}}]")
+    with pytest.raises(ValueError, match=re.escape(f"s.yaml: grid 0: {told}")):
+        load_suite(path)
 
 
 def test_settings_share_features_only_with_the_same_training_images(wide: str) -> None:
@@ -218,6 +242,40 @@ def test_a_killed_worker_does_not_end_the_grid(
     assert "seed 0" in failures[0]
     shown = capsys.readouterr()
     assert "seed 3 (digits): mAP@all 0.3000" in shown.out + shown.err
+
+
+def _dies_beside_the_second(spec: Spec, output: Path) -> tuple[float, list[dict[str, float]]]:
+    """Seed 0 ends its worker as soon as seed 1 is at work, which the first time takes long."""
+    log = output.with_suffix(".log")
+    with log.open("a") as stream:
+        stream.write(f"{spec.seed}\n")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        begun = log.read_text().split()
+        if spec.seed == 0 and "1" in begun:
+            os._exit(9)
+        if spec.seed > 1 or begun.count("1") > 1:
+            break
+        time.sleep(0.05)
+    return 0.1, [{"map_all": spec.seed / 10}]
+
+
+def test_a_killed_worker_costs_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cbir_lite.bench.grid._work", _dies_beside_the_second)
+    specs = [Spec("lsh", ("digits",), "pixels", 8, seed) for seed in range(4)]
+    failures = run_grid(specs, tmp_path / "r.csv", workers=2)
+    assert len(failures) == 1
+    assert failures[0].startswith("lsh 8 bits seed 0 (digits): BrokenProcessPool: ")
+    begun = (tmp_path / "r.log").read_text().split()
+    # What ran beside it and itself are done once again, after all others.
+    assert sorted(begun) == ["0", "0", "1", "1", "2", "3"]
+    assert begun[-2:] == ["0", "1"] or begun[-2:] == ["1", "0"]
+    shown = "".join(capsys.readouterr())
+    for seed in (1, 2, 3):
+        assert f"seed {seed} (digits): mAP@all 0.{seed}000" in shown
+    assert shown.count("a worker was killed, this run is done again") == 2
 
 
 def _script(tmp_path: Path, output: Path) -> Path:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import platform
+import resource
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import cbir_lite
 from cbir_lite import _workers
 from cbir_lite.bench import Spec, grid, memory, read_records, run_grid
 from cbir_lite.bench.run import commit
@@ -178,13 +182,47 @@ def test_where_the_system_tells_no_peak_the_process_does(
     monkeypatch.setattr(memory.Path, "write_text", refused)
     memory.reset_peak()
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
-    peak = memory.resource.getrusage(memory.resource.RUSAGE_SELF).ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     monkeypatch.setattr(memory.sys, "platform", "linux")
     assert memory.peak_mb() == pytest.approx(peak / 1024, rel=0.01)
     monkeypatch.setattr(memory.sys, "platform", "darwin")
     assert memory.peak_mb() == pytest.approx(peak / 1024**2, rel=0.01)
 
 
+def test_without_the_module_of_unix_the_peak_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)
+    again = runpy.run_path(str(memory.__file__))
+    assert again["peak_mb"]() > 0
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "absent")
+    assert np.isnan(memory.peak_mb())
+
+
 def test_outside_a_git_tree_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert commit.__wrapped__() == "unknown"
+
+
+def test_the_commit_is_of_the_tree_that_holds_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    package = tmp_path / "env" / "cbir_lite" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    package.write_text("")
+    (tmp_path / ".gitignore").write_text("env/\n")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "--message", "of another project")
+    monkeypatch.setattr(cbir_lite, "__file__", str(package))
+    assert commit.__wrapped__() == "unknown"
+    git("add", "--force", "env")
+    git("commit", "--quiet", "--message", "of this one")
+    assert commit.__wrapped__() == git("rev-parse", "--short=12", "HEAD")

@@ -34,7 +34,7 @@ def test_an_impossible_cache_names_the_path_and_the_variable(tmp_path, monkeypat
         _cache.cache_dir()
     with (
         pytest.raises(_cache.CacheUnwritable, match="CBIR_LITE_CACHE"),
-        _cache.lock(tmp_path / "file" / "x"),
+        _cache.lock(tmp_path / "file" / "sub" / "x"),
     ):
         pass
 

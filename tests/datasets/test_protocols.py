@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cbir_lite.bench import pairs
 from cbir_lite.datasets import (
+    Emoji,
     ImageSet,
     Protocol,
     make_protocols,
@@ -18,6 +20,7 @@ from cbir_lite.datasets import (
     save_protocol,
     subsample,
 )
+from cbir_lite.datasets.emoji_sources import STYLES
 from cbir_lite.datasets.loaders import load as real_load
 from cbir_lite.datasets.protocol_files import balanced_draw, shuffled
 from cbir_lite.datasets.specs import SPECS
@@ -250,6 +253,8 @@ def test_no_json_and_no_such_name(tmp_path):
         protocol(tmp_path / "x.json")
     with pytest.raises(ValueError, match=r"'cifar10-55k'; known: cifar10-54k, cifar10-59k"):
         protocol("cifar10-55k")
+    with pytest.raises(ValueError, match=r"of the emoji set.*open_setting.*emoji-category.*-tags"):
+        protocol("emojis")
     with pytest.raises(FileNotFoundError):
         protocol(tmp_path / "none.json")
 
@@ -370,3 +375,39 @@ def test_a_protocol_made_in_code_is_checked_too():
         Protocol("p", "digits", a, np.array([1, 2], np.int64), np.array([3], np.int64), 9)
     with pytest.raises(ValueError, match="int64"):
         Protocol("p", "digits", a.astype(np.int32), a + 2, a + 4, 9)
+
+
+@pytest.mark.parametrize("part", ["query", "train", "database"])
+def test_rows_that_are_not_ascending_are_refused(part):
+    rows = {k: np.arange(4, dtype=np.int64) + 4 * i for i, k in enumerate(("query", "train"))}
+    rows["database"] = rows["train"]
+    Protocol("p", "digits", **rows, n_images=9)
+    rows[part] = rows[part][[0, 2, 1, 3]]
+    message = (
+        rf"protocol p: {part} is not ascending \(use np.sort\), out of place: {rows[part][2]} "
+    )
+    with pytest.raises(ValueError, match=message):
+        Protocol("p", "digits", **rows, n_images=9)
+
+
+def test_the_emoji_protocols_that_are_told_are_those_of_the_bench(monkeypatch):
+    count = 40
+    made = Emoji(
+        tuple(chr(0x1F400 + i) for i in range(count)),
+        tuple(f"thing {i}" for i in range(count)),
+        np.arange(count) % 2,
+        ("Animals", "Smileys & Emotion"),
+        np.eye(count, dtype=np.uint8),
+        tuple(f"word {i}" for i in range(count)),
+        np.zeros((len(STYLES) * count, 4, 4, 3), np.uint8),
+    )
+    monkeypatch.setattr(pairs, "load_emoji", lambda: made)
+    assert {pairs.frozen_protocol(n).name for n in protocol_files.EMOJI} == set(
+        protocol_files.EMOJI
+    )
+    with pytest.raises(ValueError, match=r"unknown task 'x': use ") as caught:
+        pairs.frozen_protocol("emoji-x")
+    tasks = str(caught.value).split("use ")[1].replace(" or ", ", ").split(", ")
+    told = {f"emoji-{t}" for t in tasks} | {"emoji-tags"}
+    told |= {f"emoji-{t}{judged}" for t in pairs.TASKS for judged in ("", "-concept")}
+    assert told == set(protocol_files.EMOJI)

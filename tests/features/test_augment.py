@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from cbir_lite.features import augment
+from cbir_lite.features.augment import _maps
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 9, 9, 3), dtype=np.uint8)
 
@@ -58,3 +61,24 @@ def test_pixels_do_not_depend_on_how_a_process_multiplies():
         torch.set_float32_matmul_precision(before)
     for one, other in zip(*views, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("shape", "degrees", "times"), [((9, 15), 90, 1), ((16, 10), -90, 3)])
+def test_wide_and_high_pictures_are_turned_and_not_sheared(shape, degrees, times):
+    """A quarter turn of the square in the middle is exact; the rest is filled by reflection."""
+    images = np.random.default_rng(1).integers(0, 256, (3, *shape, 3), dtype=np.uint8)
+    side = min(shape)
+    top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+    middle = (slice(None), slice(top, top + side), slice(left, left + side))
+    turned = augment(images, f"rotate{degrees}")
+    assert turned.shape == images.shape
+    expected = np.rot90(images[middle], times, axes=(1, 2)).astype(int)
+    np.testing.assert_allclose(turned[middle].astype(int), expected, atol=1)
+
+
+@pytest.mark.parametrize("degrees", [5, -10, 37])
+def test_squares_are_turned_by_the_plain_rotation_to_the_last_bit(degrees):
+    """Views are kept by their pixels: others would be extracted again."""
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    plain = torch.tensor([[c, -s, 0.0], [s, c, 0.0]])
+    assert torch.equal(_maps(2, f"rotate{degrees}", 32 / 32), plain.expand(2, 2, 3))

@@ -207,6 +207,49 @@ def test_a_last_batch_of_one_row_is_left_out(digits, rows, sizes):
     assert [len(b) for b in method.batches] == sizes
 
 
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"batch_size": 1}, r"batch_size=1 must be a whole number of at least 2"),
+        ({"batch_size": 0}, r"batch_size=0 must"),
+        ({"batch_size": 32.0}, r"batch_size=32\.0 must"),
+        ({"batch_size": True}, r"batch_size=True must"),
+        ({"epochs": -1}, r"epochs=-1 must be a whole number of at least 0"),
+        ({"epochs": 1.5}, r"epochs=1\.5 must"),
+        ({"validation": 1.0}, r"validation=1\.0 must be in \[0, 1\).*held out: use 0\.1"),
+        ({"validation": 2.0}, r"validation=2\.0 must"),
+        ({"validation": -0.1}, r"validation=-0\.1 must"),
+        ({"validation": math.nan}, r"validation=nan must"),
+    ],
+)
+def test_values_with_which_nothing_would_be_trained_are_refused(params, message):
+    with pytest.raises(ValueError, match=message):
+        Noisy(**params)
+
+
+@pytest.mark.parametrize(("rows", "validation"), [(1, 0.0), (2, 0.5), (10, 0.99)])
+def test_a_training_set_without_a_batch_is_refused(digits, rows, validation):
+    message = (
+        rf"Noisy: epoch 0 had no batch.*{1 if rows < 10 else 0} training rows after validation="
+    )
+    with pytest.raises(ValueError, match=message):
+        Noisy(validation=validation).fit(split(digits, rows))
+
+
+def test_no_epochs_leave_the_network_as_it_was_built(digits):
+    method = Noisy(epochs=0).fit(split(digits, 40))
+    assert method.history_ == []
+    assert method.encode(digits.query.pooled).shape == (150, 10)
+
+
+def test_the_optimiser_has_the_weight_decay_and_the_rate_of_the_system():
+    weight = nn.Parameter(torch.ones(3))
+    (group,) = Noisy(weight_decay=0.03, lr=0.02).adam([weight]).param_groups
+    assert (group["weight_decay"], group["lr"]) == (0.03, 0.02)
+    (group,) = Noisy(weight_decay=0.03).adam([weight], lr=0.5).param_groups
+    assert (group["weight_decay"], group["lr"]) == (0.03, 0.5)
+
+
 def test_history_holds_the_mean_of_each_term(digits):
     values = iter([1.0, 2.0, 6.0, 10.0])
 
@@ -294,6 +337,25 @@ def test_outputs_in_small_blocks_are_those_of_one_pass_and_leave_the_mode(digits
     assert not whole.requires_grad
     with pytest.raises(NotFitted, match="fit"):
         Noisy().outputs(digits.query.pooled)
+
+
+def test_maps_go_through_a_network_in_blocks_of_their_own_size(digits, monkeypatch):
+    monkeypatch.setattr(deep, "MAPS_AT_ONCE", 4)
+    method = Noisy(epochs=1).fit(split(digits, 64))
+    sizes = []
+
+    class Watched(nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            return x.flatten(1)
+
+    x = torch.arange(9 * 12.0).reshape(9, 2, 2, 3)
+    assert torch.equal(method._in_blocks(Watched(), x), x.flatten(1))
+    assert sizes == [4, 4, 1]
+    sizes.clear()
+    method._in_blocks(Watched(), x, batch_size=3)
+    method._in_blocks(Watched(), x.flatten(1))
+    assert sizes == [3, 3, 3, 9]
 
 
 def test_not_finite_rows_are_counted_from_the_start_of_the_input(digits):

@@ -145,8 +145,11 @@ def test_names_are_unique_and_those_of_modules():
 def test_unknown_names_are_answered_with_the_closest():
     with pytest.raises(KeyError, match=r"no system 'dpsj'; closest: dpsh"):
         registry.get("dpsj")
-    with pytest.raises(KeyError, match="no system 'qqqqqqqq'"):
+    with pytest.raises(
+        KeyError, match=r"no system 'qqqqqqqq'; `cbir methods` lists them"
+    ) as caught:
         registry.create("qqqqqqqq")
+    assert "itq" not in str(caught.value)
     with pytest.raises(KeyError, match="has no variant 'nothing'; it has none"):
         registry.create("dpsh/nothing")
 
