@@ -53,6 +53,18 @@ def make_dir(path: Path) -> Path:
     return path
 
 
+def writable(folder: Path) -> bool:
+    """Whether a file can be made in a folder, by making one.
+
+    Permissions do not tell: nobody can make files in /proc, and root may do all else.
+    """
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
 def cache_dir() -> Path:
     """Root of everything kept between runs: ``$CBIR_LITE_CACHE``, else the user's cache folder.
 

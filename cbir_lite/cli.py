@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
+
+from cbir_lite._cache import writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -226,13 +227,8 @@ def _writable_folder(folder: Path, wanted: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot write {wanted}: {error.strerror}: {error.filename}") from error
-    try:
-        # Permissions do not tell: nobody can make files in /proc, and root may do all else.
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write {wanted}: choose a folder that is writable and has room"
-        ) from error
+    if not writable(folder):
+        raise ValueError(f"cannot write {wanted}: choose a folder that is writable and has room")
 
 
 def _setting(protocol: str, backbone: str) -> Any:

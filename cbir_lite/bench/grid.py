@@ -146,6 +146,11 @@ def _chosen(methods: list[str] | dict[str, list[str]], where: str) -> list[str]:
     variant, ``reads``, ``modality`` (``none`` but for cross-modal systems).
     """
     if isinstance(methods, list):
+        for name in methods:
+            try:
+                registry.get(name)
+            except KeyError as error:
+                raise ValueError(f"{where}: {error.args[0]}") from error
         return methods
     if not all(isinstance(v, list) for v in methods.values()):
         raise ValueError(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -22,7 +21,7 @@ from tqdm.auto import tqdm
 
 import cbir_lite
 from cbir_lite import features
-from cbir_lite._cache import CacheUnwritable, atomic_write, sha256_file
+from cbir_lite._cache import CacheUnwritable, atomic_write, sha256_file, writable
 from cbir_lite.bench.gallery import nearest
 from cbir_lite.bench.setting import encode_rows
 from cbir_lite.datasets import ImageSet, Split, files_hash, list_images, read_image, unlabelled
@@ -195,7 +194,7 @@ def check_place(path: Path) -> None:
     """
     if path.is_dir():
         raise OSError(f"{path} is a folder: name a file with --out")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    if not path.parent.is_dir() or not writable(path.parent):
         raise OSError(_elsewhere(path))
     if path.exists():
         try:

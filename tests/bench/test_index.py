@@ -519,3 +519,9 @@ def test_the_index_that_is_searched(
         package.find_index(None, Path("q.png"))
     monkeypatch.chdir(own)
     assert package.find_index(None, tmp_path / "q.png") == Path(package.NAME)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="a folder where root cannot write either")
+def test_a_place_where_nobody_can_write_is_told() -> None:
+    with pytest.raises(OSError, match=r"/proc/x\.idx"):
+        package.check_place(Path("/proc/x.idx"))

@@ -174,6 +174,7 @@ def test_suite_errors_name_file_and_key(tmp_path: Path) -> None:
         ("[lsh]", "{supervision: unsupervised}", "`methods:` must be a list of names, or keys"),
         ("[lsh]", "[1]", "`methods:` must be a list of names, or keys with lists, not [1]"),
         ("[lsh]", "lsh", "`methods:` must be a list of names, or keys with lists, not 'lsh'"),
+        ("[lsh]", "[lsj]", "no system 'lsj'; closest: lsh"),
         ("pixels", "5", "`backbone:` must be a name, not 5"),
         ("pixels", "pixels, 1: 2", "missing or unknown ['1']"),
         ("pixels", "pixels, params: [1]", "`params:` must be names with values, not [1]"),
