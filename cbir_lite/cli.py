@@ -13,8 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from cbir_lite._cache import writable
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -223,6 +221,8 @@ def _writable(path: Path, *, picture: bool = False) -> None:
 
 def _writable_folder(folder: Path, wanted: Path) -> None:
     """Make a folder and try to write there; ``ValueError`` that names ``wanted`` if it fails."""
+    from cbir_lite._cache import writable
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
