@@ -187,44 +187,47 @@ def _start_worker() -> None:
 
 
 class _Workers:
-    """A pool of processes, and another one when a killed worker has broken it."""
+    """Pools of one process each: a killed worker breaks its own pool, and no run beside it."""
 
     def __init__(self, size: int) -> None:
-        self._size = size
-        self._pool = self._new()
+        self._pools = [self._new() for _ in range(size)]
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self._size, mp_context=context, initializer=_start_worker)
+        return ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker)
 
-    def submit(self, spec: Spec, output: Path) -> Future[Any]:
-        """Let a process do a run."""
+    def _submit(self, place: int, spec: Spec, output: Path) -> Future[Any]:
         try:
-            return self._pool.submit(_work, spec, output)
+            return self._pools[place].submit(_work, spec, output)
         except BrokenProcessPool:
-            self._pool = self._new()
-            return self._pool.submit(_work, spec, output)
+            self._pools[place] = self._new()
+            return self._pools[place].submit(_work, spec, output)
 
     def finished(self, specs: Iterable[Spec], output: Path) -> Iterator[tuple[Spec, Future[Any]]]:
         """Each spec with its finished run, as many running at a time as there are processes."""
         queue = iter(specs)
-        running = {self.submit(s, output): s for s in itertools.islice(queue, self._size)}
+        running = {
+            self._submit(place, spec, output): (place, spec)
+            for place, spec in zip(range(len(self._pools)), queue, strict=False)
+        }
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield running.pop(future), future
+                place, spec = running.pop(future)
+                yield spec, future
                 following = next(queue, None)
                 if following is not None:
-                    running[self.submit(following, output)] = following
+                    running[self._submit(place, following, output)] = (place, following)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is KeyboardInterrupt:
-            for process in (self._pool._processes or {}).values():
-                process.kill()
-        self._pool.shutdown(cancel_futures=True)
+        for pool in self._pools:
+            if kind is KeyboardInterrupt:
+                for process in (pool._processes or {}).values():
+                    process.kill()
+            pool.shutdown(cancel_futures=True)
 
 
 def _key(spec: Spec) -> str:
@@ -254,9 +257,8 @@ def run_grid(
         workers: processes of one thread each; default: one a core.
         progress: whether to show a bar and a line for each finished run.
 
-    A worker that is killed takes those beside it along, so all runs of that moment are done again
-    at the end, one at a time; those that kill their worker there too have failed. Ctrl-C stops at
-    once and keeps every finished run.
+    A worker that is killed costs its run and none beside it. Ctrl-C stops at once and keeps every
+    finished run.
     """
     output = Path(output)
     todo = missing(specs, read_records(output))
@@ -267,7 +269,6 @@ def run_grid(
         return []
     workers = min(workers or os.cpu_count() or 1, len(todo))
     failures: list[str] = []
-    again: list[Spec] = []
     bar = tqdm(total=len(todo), desc="runs", unit="run", disable=not progress)
 
     def report(spec: Spec, future: Future[Any]) -> None:
@@ -282,19 +283,9 @@ def run_grid(
         if progress:
             bar.write(line)
 
-    with bar, _one_thread():
-        with _Workers(workers) as pool:
-            for spec, future in pool.finished(todo, output):
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    report(spec, future)
-                    continue
-                again.append(spec)
-                if progress:
-                    bar.write(f"{_named(spec)}: a worker was killed, this run is done again")
-        if again:
-            with _Workers(1) as pool:
-                for spec, future in pool.finished(again, output):
-                    report(spec, future)
+    with bar, _one_thread(), _Workers(workers) as pool:
+        for spec, future in pool.finished(todo, output):
+            report(spec, future)
     return failures
 
 

@@ -246,16 +246,16 @@ def test_a_killed_worker_does_not_end_the_grid(
 
 
 def _dies_beside_the_second(spec: Spec, output: Path) -> tuple[float, list[dict[str, float]]]:
-    """Seed 0 ends its worker as soon as seed 1 is at work, which the first time takes long."""
+    """Seed 0 ends its worker while seed 1 is at work, which is so until seed 2 is."""
     log = output.with_suffix(".log")
     with log.open("a") as stream:
         stream.write(f"{spec.seed}\n")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         begun = log.read_text().split()
         if spec.seed == 0 and "1" in begun:
             os._exit(9)
-        if spec.seed > 1 or begun.count("1") > 1:
+        if spec.seed > 1 or (spec.seed == 1 and "2" in begun):
             break
         time.sleep(0.05)
     return 0.1, [{"map_all": spec.seed / 10}]
@@ -266,17 +266,15 @@ def test_a_killed_worker_costs_no_other_run(
 ) -> None:
     monkeypatch.setattr("cbir_lite.bench.grid._work", _dies_beside_the_second)
     specs = [Spec("lsh", ("digits",), "pixels", 8, seed) for seed in range(4)]
+    start = time.monotonic()
     failures = run_grid(specs, tmp_path / "r.csv", workers=2)
+    assert time.monotonic() - start < 120  # else nobody noticed before a deadline
     assert len(failures) == 1
     assert failures[0].startswith("lsh 8 bits seed 0 (digits): BrokenProcessPool: ")
-    begun = (tmp_path / "r.log").read_text().split()
-    # What ran beside it and itself are done once again, after all others.
-    assert sorted(begun) == ["0", "0", "1", "1", "2", "3"]
-    assert begun[-2:] == ["0", "1"] or begun[-2:] == ["1", "0"]
+    assert sorted((tmp_path / "r.log").read_text().split()) == ["0", "1", "2", "3"]
     shown = "".join(capsys.readouterr())
     for seed in (1, 2, 3):
         assert f"seed {seed} (digits): mAP@all 0.{seed}000" in shown
-    assert shown.count("a worker was killed, this run is done again") == 2
 
 
 def _script(tmp_path: Path, output: Path) -> Path:
