@@ -223,10 +223,11 @@ class _Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        for pool in self._pools:
-            if kind is KeyboardInterrupt:
+        if kind is KeyboardInterrupt:
+            for pool in self._pools:
                 for process in (pool._processes or {}).values():
                     process.kill()
+        for pool in self._pools:
             pool.shutdown(cancel_futures=True)
 
 
