@@ -272,26 +272,19 @@ def run_grid(
     failures: list[str] = []
     bar = tqdm(total=len(todo), desc="runs", unit="run", disable=not progress)
 
-    def report(spec: Spec, future: Future[Any]) -> None:
-        line = _named(spec)
-        try:
-            seconds, records = future.result()
-            line += f": mAP@all {records[0]['map_all']:.4f} in {seconds:.1f} s"
-        except Exception as error:  # a failed run must not take the others with it
-            failures.append(f"{line}: {type(error).__name__}: {error}")
-            line = f"FAILED {failures[-1]}"
-        bar.update()
-        if progress:
-            bar.write(line)
-
     with bar, _one_thread(), _Workers(workers) as pool:
         for spec, future in pool.finished(todo, output):
-            report(spec, future)
+            line = f"{spec.method} {spec.bits} bits seed {spec.seed} ({spec.protocols[0]})"
+            try:
+                seconds, records = future.result()
+                line += f": mAP@all {records[0]['map_all']:.4f} in {seconds:.1f} s"
+            except Exception as error:  # a failed run must not take the others with it
+                failures.append(f"{line}: {type(error).__name__}: {error}")
+                line = f"FAILED {failures[-1]}"
+            bar.update()
+            if progress:
+                bar.write(line)
     return failures
-
-
-def _named(spec: Spec) -> str:
-    return f"{spec.method} {spec.bits} bits seed {spec.seed} ({spec.protocols[0]})"
 
 
 @contextmanager

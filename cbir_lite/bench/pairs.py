@@ -16,12 +16,22 @@ from numpy.typing import NDArray
 from cbir_lite.bench.setting import Setting
 from cbir_lite.datasets import Emoji, Protocol, Split, emoji_protocol, load_emoji, protocol
 from cbir_lite.datasets.emoji_sources import COLOUR, LINES, STYLES
+from cbir_lite.datasets.protocol_files import UnknownProtocol
 from cbir_lite.datasets.split import SHOWS
 from cbir_lite.methods.base import Method
 
 TASKS = ("text-to-image", "image-to-text", "sketch-to-image", "sketch-zero-shot")
 _CONCEPT = "-concept"
 _TAGS = "tags"
+EMOJI = tuple(
+    f"emoji-{task}"
+    for task in (
+        *("category", "instance", "sketch", "zero_shot_sketch", "faces"),
+        *(f"{task}{judged}" for task in TASKS for judged in ("", _CONCEPT)),
+        _TAGS,
+    )
+)
+"""Protocols without a file, drawn from the emoji set."""
 
 
 def pair_protocol(source: Emoji, name: str) -> Protocol:
@@ -184,7 +194,10 @@ class TagSetting(Setting):
 def frozen_protocol(name: str) -> Protocol:
     """The split of a name: a file of the package, or a task of the emoji set (``emoji-TASK``)."""
     if not name.startswith("emoji-"):
-        return protocol(name)
+        try:
+            return protocol(name)
+        except UnknownProtocol as error:
+            raise UnknownProtocol(f"{error}; of the emoji set: {', '.join(EMOJI)}") from None
     task = name.removeprefix("emoji-")
     if task.removesuffix(_CONCEPT) in TASKS:
         return pair_protocol(load_emoji(), task)

@@ -23,16 +23,10 @@ from cbir_lite.datasets.loaders import load
 
 Indices = npt.NDArray[np.int64]
 RULES = ("rest", "all_but_query", "train")
-EMOJI = (
-    *(f"emoji-{task}" for task in ("category", "instance", "sketch", "zero_shot_sketch", "faces")),
-    *(
-        f"emoji-{task}{judged}"
-        for task in ("text-to-image", "image-to-text", "sketch-to-image", "sketch-zero-shot")
-        for judged in ("", "-concept")
-    ),
-    "emoji-tags",
-)
-"""Protocols without a file, drawn from the emoji set: the bench and ``cbir`` know them."""
+
+
+class UnknownProtocol(ValueError):
+    """No protocol of the package has this name; says which there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,10 +177,9 @@ def protocol(name: str | Path) -> Protocol:
         return _parse(Path(name).read_text(encoding="utf-8"), text)
     base, _, sizes = text.partition("@")
     if base not in protocol_names():
-        raise ValueError(
+        raise UnknownProtocol(
             f"unknown protocol {text!r}; known: {', '.join(protocol_names())}, or a path to a "
-            ".json file; of the emoji set, opened by `cbir` and cbir_lite.bench.open_setting: "
-            f"{', '.join(EMOJI)}"
+            ".json file"
         )
     file = resources.files("cbir_lite.datasets") / "protocols" / f"{base}.json"
     whole = _parse(file.read_text(encoding="utf-8"), f"{base}.json")

@@ -253,8 +253,8 @@ def test_no_json_and_no_such_name(tmp_path):
         protocol(tmp_path / "x.json")
     with pytest.raises(ValueError, match=r"'cifar10-55k'; known: cifar10-54k, cifar10-59k"):
         protocol("cifar10-55k")
-    with pytest.raises(ValueError, match=r"of the emoji set.*open_setting.*emoji-category.*-tags"):
-        protocol("emojis")
+    with pytest.raises(ValueError, match=r"'emojis'; known: .*\.json.*emoji-category.*-tags"):
+        pairs.frozen_protocol("emojis")
     with pytest.raises(FileNotFoundError):
         protocol(tmp_path / "none.json")
 
@@ -402,12 +402,10 @@ def test_the_emoji_protocols_that_are_told_are_those_of_the_bench(monkeypatch):
         np.zeros((len(STYLES) * count, 4, 4, 3), np.uint8),
     )
     monkeypatch.setattr(pairs, "load_emoji", lambda: made)
-    assert {pairs.frozen_protocol(n).name for n in protocol_files.EMOJI} == set(
-        protocol_files.EMOJI
-    )
+    assert {pairs.frozen_protocol(n).name for n in pairs.EMOJI} == set(pairs.EMOJI)
     with pytest.raises(ValueError, match=r"unknown task 'x': use ") as caught:
         pairs.frozen_protocol("emoji-x")
     tasks = str(caught.value).split("use ")[1].replace(" or ", ", ").split(", ")
     told = {f"emoji-{t}" for t in tasks} | {"emoji-tags"}
     told |= {f"emoji-{t}{judged}" for t in pairs.TASKS for judged in ("", "-concept")}
-    assert told == set(protocol_files.EMOJI)
+    assert told == set(pairs.EMOJI)
